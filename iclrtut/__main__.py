@@ -1,0 +1,7 @@
+"""`python -m iclrtut`."""
+
+import sys
+
+from iclrtut.cli import main
+
+sys.exit(main())

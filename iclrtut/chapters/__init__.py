@@ -1,0 +1,1 @@
+"""One module a chapter, named as the chapter; none imports another."""

@@ -1,0 +1,133 @@
+"""Checks: an equation, executed.
+
+A check compares two independent routes to one quantity, prints one line that begins
+`✓ (n)` with the equation's number, and raises with both values when they differ. The
+line is the same on every machine, so that notebooks can be compared to the letter.
+"""
+
+from typing import Any
+
+from iclrtut.errors import BadRequest
+
+passed: list[tuple[int, str]] = []
+
+
+class CheckFailed(AssertionError):
+    """Two routes to one quantity disagree."""
+
+
+def close(numbers: str, what: str, left: Any, right: Any, tol: float) -> None:
+    """Check that two arrays agree within `tol`, absolutely.
+
+    Args:
+        numbers: equation numbers, such as "4" or "9a 9b".
+        what: what is compared, a few words.
+        left, right: tensors, arrays or numbers of one shape.
+        tol: largest absolute difference allowed.
+
+    Raises:
+        CheckFailed: shapes differ, a value is not finite, or a difference exceeds tol.
+    """
+    import numpy as np
+
+    a, b = _array(left), _array(right)
+    if a.shape != b.shape:
+        _fail(numbers, what, f"shapes {a.shape} and {b.shape} differ")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        _fail(numbers, what, f"not finite: {a} and {b}")
+    gap = np.abs(a - b)
+    if a.size == 0 or gap.max() > tol:
+        at = np.unravel_index(gap.argmax(), gap.shape) if a.size else "nothing"
+        _fail(numbers, what, f"{a[at]} and {b[at]} differ by more than {tol:g}")
+    _pass(numbers, f"{what}, within {tol:g}")
+
+
+def monte_carlo(numbers: str, what: str, samples: Any, exact: Any) -> None:
+    """Check the mean of independent samples against the exact expectation.
+
+    The tolerance is the samples' own standard error, times the normal quantile that
+    lets all compared numbers together raise a false alarm once in a million.
+
+    Args:
+        numbers: equation numbers, such as "7".
+        what: what is compared, a few words.
+        samples: independent draws, shape [n, ...], n at least 100.
+        exact: the expectation, shape [...].
+
+    Raises:
+        CheckFailed: a mean lies further from its expectation than the tolerance.
+    """
+    import numpy as np
+    from scipy import stats
+
+    draws, target = _array(samples), _array(exact)
+    if draws.shape[1:] != target.shape or len(draws) < 100:
+        _fail(numbers, what, f"shapes {draws.shape} and {target.shape} do not fit")
+    error = draws.std(axis=0, ddof=1) / np.sqrt(len(draws))
+    mean = draws.mean(axis=0)
+    quantile = stats.norm.isf(0.5e-6 / max(1, target.size))
+    # A constant has no standard error, but its mean is rounded.
+    room = quantile * error + 1e-12 * (1 + np.abs(target))
+    if not (np.abs(mean - target) <= room).all():
+        _fail(numbers, what, f"mean {mean}, expected {target}, standard error {error}")
+    _pass(
+        numbers,
+        f"{what}, within {quantile:.1f} standard errors of {len(draws):,} draws",
+    )
+
+
+def symbolic(numbers: str, what: str, left: Any, right: Any) -> None:
+    """Check that two SymPy expressions are equal.
+
+    Raises:
+        CheckFailed: their difference does not simplify to zero.
+    """
+    import sympy
+
+    rest = sympy.simplify(left - right)
+    if rest != 0:
+        _fail(numbers, what, f"{left} minus {right} leaves {rest}")
+    _pass(numbers, f"{what}, exactly")
+
+
+def at_most(numbers: str, what: str, values: Any, bound: Any, tol: float = 0.0) -> None:
+    """Check an inequality: no value exceeds its bound by more than `tol`.
+
+    Raises:
+        CheckFailed: one does, or one is not a number.
+    """
+    import numpy as np
+
+    excess = np.atleast_1d(_array(values) - _array(bound))
+    if not (excess <= tol).all():
+        worst = np.unravel_index(np.nanargmax(excess), excess.shape)
+        over = excess[worst]
+        _fail(
+            numbers, what, f"{values} exceeds {bound} by {over:g}, allowed is {tol:g}"
+        )
+    _pass(numbers, f"{what}, never above by more than {tol:g}")
+
+
+def _array(values: Any) -> Any:
+    import numpy as np
+
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+    return np.asarray(values, dtype=np.float64)
+
+
+def _label(numbers: str) -> str:
+    return " ".join(f"({n})" for n in numbers.split())
+
+
+def _pass(numbers: str, line: str) -> None:
+    for number in numbers.split():
+        digits = number.rstrip("abcdefgh")
+        if not digits.isdecimal():
+            raise BadRequest(f"equation number {number!r} is not of the form 4 or 9a.")
+        passed.append((int(digits), number))
+    print(f"✓ {_label(numbers)} {line}")
+
+
+def _fail(numbers: str, what: str, why: str) -> None:
+    raise CheckFailed(f"✗ {_label(numbers)} {what}: {why}.")

@@ -1,0 +1,176 @@
+"""The command line: list, run, ledger, data."""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from iclrtut import claims, ledger, records
+from iclrtut.errors import BadRequest, RunFailed
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when it went well, 1 when it failed, 2 for a bad request."""
+    arguments = parser().parse_args(words)
+    try:
+        arguments.command(arguments)
+    except (BadRequest, RunFailed) as error:
+        print(f"iclrtut: {error}", file=sys.stderr)
+        return 2 if isinstance(error, BadRequest) else 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    top = argparse.ArgumentParser(prog="python -m iclrtut", description=__doc__)
+    verbs = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def verb(name: str, command: Any, about: str) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=about, description=about)
+        made.set_defaults(command=command)
+        return made
+
+    lister = verb(
+        "list", list_chapters, "the chapters: profiles, claims, measured times"
+    )
+    runner = verb("run", run_chapters, "execute chapters and keep their records")
+    runner.add_argument("slugs", nargs="+", metavar="SLUG", help="chapters, or 'all'")
+    runner.add_argument("--profile", default="quick", help=", ".join(claims.PROFILES))
+    runner.add_argument(
+        "--seeds", default="0", type=seeds, help="such as 3, 0-4 or 1,5,9"
+    )
+    runner.add_argument("--processes", default=1, type=int, help="how many at a time")
+    runner.add_argument("--records", default=Path("records"), type=Path, help="folder")
+    ledgerer = verb("ledger", show_ledger, "every claim with its verdict, from records")
+    ledgerer.add_argument(
+        "--records", default=None, type=Path, help="folder of records"
+    )
+    keeper = verb("data", keep_data, "list, fetch or verify the data sets")
+    keeper.add_argument("action", choices=["list", "fetch", "verify"])
+    keeper.add_argument(
+        "names", nargs="*", metavar="NAME", help="data sets (default: all)"
+    )
+    for each in (lister, ledgerer, keeper):
+        each.add_argument("--json", action="store_true", help="for machines")
+    return top
+
+
+def seeds(text: str) -> list[int]:
+    """The seeds that a word such as `3`, `0-4` or `1,5,9` means."""
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if not match:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of 3, 0-4, 1,5,9")
+        first, last = int(match[1]), int(match[2] or match[1])
+        found += range(first, last + 1)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} names no seed")
+    return found
+
+
+def list_chapters(arguments: argparse.Namespace) -> None:
+    """Print the chapters."""
+    root = records.folder()
+    kept = records.read_all(root) if root else []
+    found = [
+        {
+            "slug": chapter.slug,
+            "title": chapter.title,
+            "paper": chapter.paper,
+            "profiles": list(chapter.settings),
+            "claims": {claim.id: claim.sentence for claim in chapter.claims},
+            "seconds": {
+                f"{r['profile']}-{r['device']}-{r['seed']}": round(r["seconds"], 1)
+                for r in kept
+                if r["chapter"] == chapter.slug
+            },
+        }
+        for chapter in claims.chapters()
+    ]
+    if arguments.json:
+        _print_json(found)
+        return
+    for chapter in found:
+        print(f"{chapter['slug']}: {chapter['title']}")
+        seconds = chapter["seconds"] or "not measured"
+        print(f"  {len(chapter['claims'])} claims; seconds: {seconds}")
+
+
+def run_chapters(arguments: argparse.Namespace) -> None:
+    """Execute chapters, one record for each profile and seed."""
+    from iclrtut.execute import execute_all
+
+    named = claims.slugs() if arguments.slugs == ["all"] else arguments.slugs
+    if arguments.profile not in claims.PROFILES:
+        known = ", ".join(claims.PROFILES)
+        raise BadRequest(f"profile {arguments.profile!r} is unknown: use {known}.")
+    if arguments.processes < 1:
+        raise BadRequest(f"{arguments.processes} processes run nothing: use 1 or more.")
+    slugs = [claims.chapter(slug).slug for slug in named]
+    work = Path("_build") / "runs"
+    jobs = [
+        (
+            slug,
+            arguments.profile,
+            seed,
+            work / f"{slug}-{arguments.profile}-{seed}.ipynb",
+        )
+        for slug in slugs
+        for seed in arguments.seeds
+    ]
+    extra = {"ICLRTUT_RECORDS": str(arguments.records.resolve())}
+    failed = execute_all(jobs, arguments.processes, extra)
+    if failed:
+        raise RunFailed(
+            "\n".join([f"{len(failed)} of {len(jobs)} runs failed.", *failed])
+        )
+
+
+def show_ledger(arguments: argparse.Namespace) -> None:
+    """Print every claim with its interval and verdict."""
+    root = arguments.records or records.folder()
+    if root is None or not root.is_dir():
+        raise BadRequest(
+            f"there is no folder of records at {root}: name it with --records."
+        )
+    rows = ledger.rows(root)
+    if arguments.json:
+        _print_json(rows)
+        return
+    for row in rows:
+        where = f"{row['chapter']} {row['profile']}-{row['device']}"
+        what = f"{row['claim']}: {ledger.measured(row)}, {row['seeds']} seeds"
+        print(f"{where} {what}; holds when the {row['rule']}: {row['verdict']}")
+
+
+def keep_data(arguments: argparse.Namespace) -> None:
+    """List, fetch or verify data sets."""
+    from iclrtut import data
+
+    named = arguments.names or data.names()
+    infos = [data.info(name) for name in named]
+    for info in infos:
+        if arguments.action != "list":
+            getattr(data, arguments.action)(info.name)
+    if arguments.json:
+        _print_json([info._asdict() for info in infos])
+        return
+    told = {"list": "", "fetch": "here: ", "verify": "verified: "}[arguments.action]
+    for info in infos:
+        size = f"{info.bytes / 2**20:.1f} MiB"
+        print(f"{told}{info.name} ({size}, {info.licence}): {info.about}")
+
+
+def _print_json(value: Any) -> None:
+    def plain(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {key: plain(each) for key, each in item.items()}
+        if isinstance(item, (list, tuple)):
+            return [plain(each) for each in item]
+        return None if item != item else item
+
+    print(json.dumps(plain(value), indent=1, ensure_ascii=False, default=str))

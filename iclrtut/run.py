@@ -1,0 +1,307 @@
+"""A chapter's run: device, seeds, settings, claims and the card at its end."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from iclrtut import checks, claims, ledger, records
+from iclrtut.errors import BadRequest
+
+
+class Table:
+    """Rows of claims, shown as a table in a notebook and as text elsewhere."""
+
+    def __init__(self, head: list[str], rows: list[list[str]]):
+        self.head, self.rows = head, rows
+
+    def _repr_markdown_(self) -> str:
+        lines = [self.head, ["---"] * len(self.head), *self.rows]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+    def __repr__(self) -> str:
+        return "\n".join(" · ".join(line) for line in [self.head, *self.rows])
+
+
+class Run:
+    """One run of a chapter. Made by `start`.
+
+    Attributes:
+        slug, profile, seed: what was asked for.
+        device: CUDA when there is one, else the CPU.
+        settings: the chapter's settings of this profile.
+        folder: where checkpoints go.
+        measured: claim id -> the numbers measured in this run.
+    """
+
+    def __init__(self, chapter: claims.Chapter, profile: str, seed: int):
+        self.chapter, self.profile, self.seed = chapter, profile, seed
+        self.slug = chapter.slug
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.settings: Any = chapter.settings[profile]
+        self.folder = _cache() / self.slug / f"{profile}-{self.device.type}-{seed}"
+        self.measured: dict[str, dict[str, float]] = {}
+        self.timings: dict[str, float] = {}
+        self._started = time.perf_counter()
+
+    def _number(self, name: str) -> int:
+        text = f"{self.slug}/{self.seed}/{name}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+
+    def generator(self, name: str, device: str | None = None) -> torch.Generator:
+        """A random generator of its own for each name, the same in every run of a seed.
+
+        Args:
+            name: what the random numbers are for.
+            device: where they are drawn; the run's device unless given.
+        """
+        made = torch.Generator(device or self.device)
+        return made.manual_seed(self._number(name))
+
+    def rng(self, name: str) -> np.random.Generator:
+        """As `generator`, for NumPy."""
+        return np.random.default_rng(self._number(name))
+
+    @contextmanager
+    def timer(self, name: str) -> Iterator[None]:
+        """Add the seconds that a block takes to the record, under `name`."""
+        began = time.perf_counter()
+        yield
+        self.timings[name] = time.perf_counter() - began
+
+    def claim(self, id: str, value: float, **numbers: float) -> Table:
+        """Record what this run measured of a declared claim, and show its row.
+
+        Args:
+            id: the claim's id.
+            value: the declared statistic.
+            numbers: what it was computed from; a share needs `successes` and `trials`.
+
+        Raises:
+            BadRequest: the claim is not declared, or a number is not finite.
+        """
+        self.chapter.claim(id)
+        entry = {k: float(v) for k, v in {"value": value, **numbers}.items()}
+        if not np.isfinite(list(entry.values())).all():
+            raise BadRequest(
+                f"claim {id!r} measured {entry}, which is not finite: look at the "
+                "training above, and lower the learning rate if it diverged."
+            )
+        self.measured[id] = entry
+        return self.claims(id)
+
+    def claims(self, *ids: str) -> Table:
+        """The table of these claims (all measured ones if none is named)."""
+        head = ["claim", "this run", "over seeds, 95 %", "holds when", "verdict"]
+        return Table(head, [self._row(id) for id in ids or self.measured])
+
+    def _row(self, id: str) -> list[str]:
+        claim = self.chapter.claim(id)
+        paper = f"; the paper: {claim.paper}" if claim.paper else ""
+        here = ledger.number(self.measured[id]["value"])
+        found = self._recorded(id)
+        row = ledger.row(self.chapter, claim, found) if found else None
+        what = (
+            f"**{id}**: {claim.sentence} ({claim.source}). *{claim.statistic}*{paper}"
+        )
+        over = f"{ledger.measured(row)}, {row['seeds']} seeds" if row else "–"
+        verdict = f"**{row['verdict']}**" if row else "no records yet"
+        if self.profile not in ledger.JUDGED:
+            over, verdict = "–", f"not judged ({self.profile})"
+        return [what, here, over, str(claim.rule), verdict]
+
+    def _recorded(self, id: str) -> list[dict[str, float]]:
+        root = records.folder()
+        name = f"{self.slug}/{self.profile}-{self.device.type}-*.json"
+        files = sorted(root.glob(name)) if root else []
+        return [
+            r["claims"][id]
+            for f in files
+            for r in [records.read(f)]
+            if id in r["claims"]
+        ]
+
+    @contextmanager
+    def exercise(self, number: int) -> Iterator[None]:
+        """Run the checks of an exercise and say whether the answer is right.
+
+        A wrong or missing answer is told in one line and stops nothing.
+        """
+        before = len(checks.passed)
+        try:
+            yield
+            print(f"✓ exercise {number}: right.")
+        except Exception as error:
+            print(f"○ exercise {number}: not yet. {type(error).__name__}: {error}")
+        finally:
+            del checks.passed[before:]
+
+    def card(self) -> Table:
+        """The run card; writes the record when `ICLRTUT_RECORDS` names a folder.
+
+        Raises:
+            BadRequest: the notebook was not run from top to bottom.
+        """
+        self._refuse_disorder()
+        record = self.record()
+        kept = "no: set ICLRTUT_RECORDS to a folder to keep it"
+        if os.environ.get("ICLRTUT_RECORDS"):
+            kept = records.write(Path(os.environ["ICLRTUT_RECORDS"]), record).name
+        peak = record["peak_memory_bytes"]
+        rows = {
+            "chapter": self.slug,
+            "profile, seed": f"{self.profile}, {self.seed}",
+            "device": record["device_name"],
+            "versions": ", ".join(f"{k} {v}" for k, v in record["versions"].items()),
+            "commit": record["commit"],
+            "seconds": f"{record['seconds']:.0f} in all; "
+            + ", ".join(f"{k} {v:.1f}" for k, v in self.timings.items()),
+            "peak memory": f"{peak / 2**20:,.0f} MiB" if peak else "not known here",
+            "record kept": kept,
+        }
+        return Table(["", "this run"], [[k, str(v)] for k, v in rows.items()])
+
+    def record(self) -> dict[str, Any]:
+        """This run as a record (DESIGN of the book: one file a run)."""
+        return {
+            "schema": records.SCHEMA,
+            "chapter": self.slug,
+            "profile": self.profile,
+            "device": self.device.type,
+            "device_name": _device_name(self.device),
+            "seed": self.seed,
+            "versions": _versions(),
+            "commit": commit(),
+            "seconds": time.perf_counter() - self._started,
+            "timings": self.timings,
+            "peak_memory_bytes": _peak_memory(self.device),
+            "claims": self.measured,
+        }
+
+    def _refuse_disorder(self) -> None:
+        declared = [claim.id for claim in self.chapter.claims]
+        missing = [id for id in declared if id not in self.measured]
+        if missing or checks.passed != sorted(checks.passed):
+            what = (
+                f"claims {', '.join(missing)} are missing"
+                if missing
+                else "checks ran twice"
+            )
+            raise BadRequest(
+                f"the notebook was not run from top to bottom ({what}): restart the "
+                "kernel and run all cells; no record was written."
+            )
+
+
+def start(slug: str, profile: str = "quick", seed: int = 0) -> Run:
+    """Open a chapter's run and seed everything.
+
+    Args:
+        slug: the chapter's name.
+        profile: "smoke", "quick" or "full"; `ICLRTUT_PROFILE` overrides it.
+        seed: a whole number from 0 on; other seeds are independent runs.
+
+    Raises:
+        BadRequest: unknown chapter or profile, or a seed that is no such number.
+    """
+    profile = os.environ.get("ICLRTUT_PROFILE") or profile
+    if profile not in claims.PROFILES:
+        raise BadRequest(
+            f"profile {profile!r} is unknown: use {', '.join(claims.PROFILES)}."
+        )
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
+        raise BadRequest(
+            f"seed {seed!r} is no whole number from 0 to 2**31 - 1: use 0."
+        )
+    _refuse_misspelt_parameters()
+    run = Run(claims.chapter(slug), profile, seed)
+    checks.passed.clear()
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    print(f"{slug}: profile {profile}, seed {seed}, on {run.device.type}.")
+    return run
+
+
+def _refuse_misspelt_parameters() -> None:
+    """papermill runs the defaults when a parameter's name is misspelt; we do not."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    cells = shell.user_ns.get("In", []) if shell else []
+    for cell in cells:
+        if not cell.startswith("# Parameters\n"):
+            continue
+        named = re.findall(r"^(\w+) *=", cell, re.MULTILINE)
+        for name in set(named) - {"profile", "seed"}:
+            raise BadRequest(f"parameter {name!r} is unknown: use profile or seed.")
+
+
+def commit() -> str:
+    """The commit of this package's code, with "+" behind it if files were changed."""
+    tree = Path(__file__).resolve().parents[1]
+    if (tree / ".git").exists():
+        head = _git(tree, "rev-parse", "HEAD")
+        changed = _git(tree, "status", "--porcelain", "--", "iclrtut", "book/chapters")
+        return head + ("+" if changed else "")
+    try:
+        said = importlib.metadata.distribution("iclrtut").read_text("direct_url.json")
+        return str(
+            json.loads(said or "{}").get("vcs_info", {}).get("commit_id", "unknown")
+        )
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _git(tree: Path, *words: str) -> str:
+    try:
+        done = subprocess.run(["git", *words], cwd=tree, capture_output=True, text=True)
+    except FileNotFoundError:
+        return "unknown"
+    return done.stdout.strip()
+
+
+def _cache() -> Path:
+    named = os.environ.get("ICLRTUT_CHECKPOINTS")
+    return Path(named) if named else Path.home() / ".cache" / "iclrtut" / "checkpoints"
+
+
+def _versions() -> dict[str, str]:
+    names = ("iclrtut", "torch", "numpy", "scipy", "scikit-learn")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} thread(s) of {platform.machine()}"
+
+
+def _peak_memory(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,119 @@
+"""Make notebooks/<slug>.ipynb from book/chapters/<slug>.md by executing it."""
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from iclrtut import execute
+from iclrtut.files import write_atomic
+
+TREE = execute.TREE
+WORK = TREE / "_build" / "executed"
+CHECK = "nbval-check-output"
+
+
+def sources() -> list[str]:
+    """The chapters that have a source, by name."""
+    return sorted(file.stem for file in (TREE / "book" / "chapters").glob("*.md"))
+
+
+def digest(slug: str, profile: str) -> str:
+    """A fingerprint of all that a chapter's outputs depend on."""
+    package = TREE / "iclrtut"
+    files = [f for end in ("*.py", "*.js", "*.css") for f in package.glob(end)]
+    files += package.glob(f"chapters/{slug}.*")
+    files += [TREE / "book" / "chapters" / f"{slug}.md", TREE / "requirements.txt"]
+    found = hashlib.sha256(profile.encode())
+    for file in sorted(files):
+        found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+def published(slug: str) -> Path:
+    """Where a chapter's notebook stands."""
+    return TREE / "notebooks" / f"{slug}.ipynb"
+
+
+def fresh(slug: str, profile: str) -> bool:
+    """Whether this clone made the notebook from what stands here now."""
+    stamp, notebook = WORK / f"{slug}.stamp", published(slug)
+    if not (stamp.is_file() and notebook.is_file()):
+        return False
+    output = hashlib.sha256(notebook.read_bytes()).hexdigest()
+    return stamp.read_text().split() == [digest(slug, profile), output]
+
+
+def tidy(notebook: Any) -> Any:
+    """An executed notebook as it is published: as its source, with calm outputs."""
+    keep = {
+        "kernelspec": notebook.metadata["kernelspec"],
+        "language_info": {"name": "python"},
+    }
+    notebook.metadata = nbformat.from_dict(keep)
+    notebook.cells = [
+        cell
+        for cell in notebook.cells
+        if "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
+    count = 0
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type != "code":
+            continue
+        count += 1
+        cell.execution_count = count
+        cell.outputs = join_streams(cell.outputs)
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = count
+        if any(output.get("text", "").startswith("✓ (") for output in cell.outputs):
+            tags = cell.metadata.get("tags", [])
+            cell.metadata["tags"] = sorted({*tags, CHECK})
+    return notebook
+
+
+def join_streams(outputs: list[Any]) -> list[Any]:
+    """Join neighbouring outputs of one stream; of a progress bar keep the last state."""
+    joined: list[Any] = []
+    for output in outputs:
+        last = joined[-1] if joined else {}
+        same = output.output_type == "stream" and last.get("name") == output.name
+        if same:
+            last.text += output.text
+        else:
+            joined.append(output)
+    for output in joined:
+        if output.output_type == "stream":
+            lines = output.text.split("\n")
+            output.text = "\n".join(line.rstrip("\r").split("\r")[-1] for line in lines)
+    return joined
+
+
+def make(profile: str = "quick") -> list[str]:
+    """Execute every chapter that is not fresh, two at a time.
+
+    Returns:
+        What went wrong, a text a failed chapter.
+    """
+    stale = [slug for slug in sources() if not fresh(slug, profile)]
+    done = len(sources()) - len(stale)
+    print(f"{len(stale)} chapters to execute ({profile}), {done} unchanged", flush=True)
+    jobs = [(slug, profile, 0, WORK / f"{slug}.ipynb") for slug in stale]
+    failed = execute.execute_all(jobs, processes=2, extra={}) if jobs else []
+    for slug, _, _, executed in jobs if not failed else []:
+        notebook = tidy(nbformat.read(executed, as_version=4))
+        write_atomic(published(slug), (nbformat.writes(notebook) + "\n").encode())
+        output = hashlib.sha256(published(slug).read_bytes()).hexdigest()
+        (WORK / f"{slug}.stamp").write_text(f"{digest(slug, profile)} {output}")
+    return failed
+
+
+if __name__ == "__main__":
+    problems = make()
+    if problems:
+        sys.exit("\n".join(problems))
