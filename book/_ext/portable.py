@@ -1,0 +1,203 @@
+r"""Turn the portable form of a chapter into the site's form.
+
+A chapter is written so that JupyterLab, Colab and this site can all render it. Here
+
+* an equation with `\tag{n}` gets the anchor `eq-n` and goes to MathJax as it is;
+* a block quote that begins `**Kind n (name).**` becomes a box with the anchor `kind-n`;
+* `<details><summary>Kind n</summary>` becomes a fold with the anchor `kind-n`;
+* an output of `✓ (n)` lines becomes a calm list that links to its equations, and each
+  checked equation gets a tick that links back.
+
+A duplicate number, a dangling link, a link that names another number than it leads to,
+an unknown kind of box and a fold that does not close are warnings, which fail the build.
+"""
+
+import re
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+from sphinx.util import logging
+
+LOG = logging.getLogger(__name__)
+KINDS = (
+    "Proposition Theorem Lemma Corollary Definition Claim Example Exercise Algorithm "
+    "Remark Caution"
+).split() + ["Take away"]
+TAG = re.compile(r"\\tag\{(\d+\w*)[^}]*\}")
+HEAD = re.compile(r"(?P<kind>[A-Z][a-z ]*?)(?: (?P<number>\d+\w*))?(?P<note> \(.*\))?\.")
+CHECK = re.compile(r"✓ ((?:\(\d+\w*\) )+)(.*)")
+FOLD = re.compile(r"<details>(\s*<summary>(.*?)</summary>)(.*)", re.DOTALL)
+NUMBERED = re.compile(r"[A-Z][a-z]+ \d+\w*")
+
+
+class Block(nodes.General, nodes.Element):
+    """A plain `<div>`, without the class `container` that docutils and themes share."""
+
+
+class Portable(SphinxTransform):
+    """Convert one page. Runs before MyST resolves `[...](#...)` links (879)."""
+
+    default_priority = 500
+
+    def apply(self, **options: Any) -> None:
+        """Convert the page in place."""
+        self.anchors: dict[str, str] = {}
+        for convert in (self.equations, self.boxes, self.folds, self.checks):
+            convert()
+        self.links()
+        slugs = self.env.metadata[self.env.docname].setdefault("myst_slugs", {})
+        slugs.update({id: (0, id, title) for id, title in self.anchors.items()})
+
+    def anchor(self, node: nodes.Element, id: str, title: str) -> None:
+        """Give a node its anchor; a second one of the same name fails the build."""
+        if id in self.anchors:
+            LOG.warning("%s stands twice on this page", title, location=node)
+        self.anchors[id] = title
+        node["ids"].append(id)
+
+    def equations(self) -> None:
+        """Anchor numbered equations and keep Sphinx from wrapping any."""
+        for node in list(self.document.findall(nodes.math_block)):
+            if node.get("label") or node["nowrap"]:
+                continue
+            tex = node.astext()
+            if tag := TAG.search(tex):
+                self.anchor(node, f"eq-{tag[1]}", f"Equation ({tag[1]})")
+            node["nowrap"] = True
+            node[:] = [nodes.Text(rf"\[{tex}\]")]
+
+    def boxes(self) -> None:
+        """Turn block quotes with a bold head into boxes."""
+        for quote in list(self.document.findall(nodes.block_quote)):
+            strong = quote[0][0] if quote.children and quote[0].children else None
+            if not isinstance(strong, nodes.strong):
+                continue
+            head = HEAD.fullmatch(strong.astext())
+            if not head or head["kind"] not in KINDS:
+                message = "%r is no kind of box: use one of %s"
+                LOG.warning(message, strong.astext(), ", ".join(KINDS), location=quote)
+                continue
+            title = head["kind"] + (f" {head['number']}" if head["number"] else "")
+            box = Block("", *quote.children, classes=["box", slug(head["kind"])])
+            box["label"] = title
+            if head["number"]:
+                self.anchor(box, slug(title), title + (head["note"] or ""))
+            split_note(strong, head["note"] or "")
+            quote.replace_self(box)
+
+    def folds(self) -> None:
+        """Style and anchor `<details>`; the Markdown inside stays Markdown."""
+        depth = 0
+        for raw in list(self.document.findall(nodes.raw)):
+            html = raw.astext()
+            if "details" not in html or is_output(raw):
+                continue
+            depth += html.count("<details") - html.count("</details>")
+            fold = FOLD.match(html)
+            if not fold:
+                continue
+            if fold[3].strip():
+                LOG.warning("leave a blank line after </summary>", location=raw)
+            summary = re.sub("<.*?>", "", fold[2]).strip()
+            name = ""
+            if NUMBERED.fullmatch(summary):
+                self.anchor(Block(), slug(summary), summary)
+                name = f' id="{slug(summary)}"'
+            raw[:] = [nodes.Text(f'<details class="fold"{name}>{fold[1]}')]
+        if depth:
+            LOG.warning("<details> and </details> do not pair", location=self.document)
+
+    def checks(self) -> None:
+        """Set outputs that consist of check lines as a list of links."""
+        first: dict[str, str] = {}
+        for output in list(self.document.findall(nodes.literal_block)):
+            lines = output.astext().strip().split("\n")
+            found = [CHECK.fullmatch(line) for line in lines]
+            if "stream" not in output["classes"] or not all(found):
+                continue
+            block = Block(classes=["checks"])
+            for check in filter(None, found):
+                line = nodes.paragraph("", "✓ ", classes=["check"])
+                for number in re.findall(r"\w+", check[1]):
+                    if f"eq-{number}" not in self.anchors:
+                        LOG.warning("no equation (%s)", number, location=output)
+                    if number not in first:
+                        first[number] = f"check-{number}"
+                        line["ids"].append(first[number])
+                    line += to(f"eq-{number}", f"({number})", self.anchors)
+                    line += nodes.Text(" ")
+                line += nodes.Text(check[2])
+                block += line
+            output.replace_self(block)
+        for node in list(self.document.findall(nodes.math_block)):
+            numbers = [id[3:] for id in node["ids"] if id[3:] in first]
+            for number in numbers:
+                title = f"Equation ({number}) is checked by running: see the check"
+                tick = nodes.reference("", "✓", refid=first[number], internal=True)
+                tick.update_basic_atts({"classes": ["tick"]})
+                tick["reftitle"] = title
+                node.replace_self(Block("", node.deepcopy(), tick, classes=["equation"]))
+
+    def links(self) -> None:
+        """Resolve links to this page's anchors and name what they lead to."""
+        for link in self.document.findall(nodes.reference):
+            target = link.get("refuri", "")[1:]
+            if not link.get("id_link") or target not in self.anchors:
+                continue
+            shown = re.fullmatch(r"\((\w+)\)", link.astext())
+            if shown and target != f"eq-{shown[1]}":
+                message = "the link %s leads to %s"
+                LOG.warning(message, link.astext(), target, location=link)
+            del link["refuri"], link["id_link"]
+            link["refid"], link["reftitle"] = target, self.anchors[target]
+
+
+def slug(title: str) -> str:
+    """`Exercise 2` as an anchor: `exercise-2`."""
+    return title.lower().replace(" ", "-")
+
+
+def to(id: str, text: str, titles: dict[str, str]) -> nodes.reference:
+    """A link to an anchor of this page."""
+    link = nodes.reference("", text, refid=id, internal=True)
+    link["reftitle"] = titles.get(id, "")
+    return link
+
+
+def split_note(strong: nodes.strong, note: str) -> None:
+    """Take the note in parentheses out of a box's bold head."""
+    strong["classes"].append("head")
+    if not note or len(strong) != 1:
+        return
+    title = strong.astext().removesuffix(f"{note}.")
+    strong[:] = [nodes.Text(title)]
+    at = strong.parent.index(strong)
+    strong.parent.insert(at + 1, nodes.inline("", note + ".", classes=["note"]))
+
+
+def is_output(node: nodes.Node) -> bool:
+    """Whether a node belongs to what a cell printed, not to the text."""
+    while node := node.parent:
+        if "mime_type" in getattr(node, "attributes", {}):
+            return True
+    return False
+
+
+def visit_block(translator: Any, node: Block) -> None:
+    """Open the `<div>`, named for screen readers where it has a label."""
+    named = {"role": "group", "aria-label": node["label"]} if "label" in node else {}
+    translator.body.append(translator.starttag(node, "div", **named))
+
+
+def depart_block(translator: Any, node: Block) -> None:
+    """Close the `<div>`."""
+    translator.body.append("</div>\n")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register with Sphinx."""
+    app.add_node(Block, html=(visit_block, depart_block))
+    app.add_transform(Portable)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
