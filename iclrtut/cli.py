@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from iclrtut import claims, ledger, records
 from iclrtut.errors import BadRequest, RunFailed
@@ -23,9 +23,17 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that refuses in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the command line, and end with 2."""
+        self.exit(2, f"iclrtut: {message}; {self.prog} --help tells more.\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
-    top = argparse.ArgumentParser(prog="python -m iclrtut", description=__doc__)
+    top = Parser(prog="python -m iclrtut", description=__doc__)
     verbs = top.add_subparsers(required=True, metavar="COMMAND")
 
     def verb(name: str, command: Any, about: str) -> argparse.ArgumentParser:
@@ -69,7 +77,7 @@ def seeds(text: str) -> list[int]:
         found += range(first, last + 1)
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} names no seed")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def list_chapters(arguments: argparse.Namespace) -> None:

@@ -81,7 +81,8 @@ def address() -> str:
     found = re.search(r"url:\s*https://github\.com/(\S+?)/?\s", config)
     if not found:
         raise BadRequest("_config.yml names no repository: set repository.url in it.")
-    return f"{found[1]}@{run.commit().rstrip('+') or 'main'}"
+    commit = run.commit().rstrip("+")
+    return f"{found[1]}@{'main' if commit == 'unknown' else commit}"
 
 
 def execute(slug: str, profile: str, seed: int, target: Path) -> None:
@@ -151,5 +152,5 @@ if __name__ == "__main__":
     slug, profile, seed, target = sys.argv[1:]
     try:
         execute(slug, profile, int(seed), Path(target))
-    except RunFailed as error:
+    except (BadRequest, RunFailed) as error:
         sys.exit(str(error))

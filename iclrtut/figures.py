@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from iclrtut.errors import BadRequest
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 DATA, MODEL, BASELINE = "#4161e0", "#df7608", "#917296"
@@ -31,7 +30,7 @@ _DASHES: dict[str, Any] = {
     FAILURE: (0, (3, 1, 1, 1, 1, 1)),
 }
 _MARKERS = {DATA: "o", MODEL: "s", BASELINE: "^", EXACT: "D", FAILURE: "X"}
-_HATCHES = {DATA: "..", MODEL: "", BASELINE: "//", EXACT: "--", FAILURE: "xx"}
+_HATCHES = {DATA: "\\\\", MODEL: "", BASELINE: "//", EXACT: "--", FAILURE: "xx"}
 
 # Keyword arguments that draw a meaning: ax.plot(x, y, **LINE[MODEL]).
 LINE = {c: {"color": c, "linestyle": dash} for c, dash in _DASHES.items()}
@@ -48,12 +47,8 @@ def style() -> None:
     import matplotlib
     from cycler import cycler
 
-    inks = ("text", "axes.label", "xtick", "ytick", "axes.edge", "patch.edge", "hatch")
-    ink = {f"{name}{'' if '.edge' in name or '.label' in name else '.'}color": INK
-           for name in inks}  # fmt: skip
     matplotlib.rcParams.update(
-        {
-            **ink,
+        {  # what is not named here is black by default: ink
             "font.size": 14,
             "axes.titlesize": 15,
             "axes.labelsize": 14,
@@ -112,9 +107,9 @@ def show(fig: "Figure | Sequence[Figure]", *, alt: str, caption: str) -> None:
     Raises:
         BadRequest: alt or caption is empty, or a figure is wider than 6 inches.
     """
-    body = f"{panels(fig, alt)}<figcaption>{html.escape(caption)}</figcaption>"
     if not caption.strip():
         raise BadRequest("caption is empty: say in a sentence what to see in it.")
+    body = f"{panels(fig, alt)}<figcaption>{html.escape(caption)}</figcaption>"
     display(f'{css("figures.css")}<figure class="iclrtut">{body}</figure>', alt)
 
 
@@ -190,14 +185,10 @@ class _Output:
         return self.text
 
 
-def _points(artist: "Artist") -> int:
-    """How many points an artist draws."""
-    from matplotlib.collections import Collection
-    from matplotlib.lines import Line2D
-
-    if isinstance(artist, Line2D):
-        return len(artist.get_xdata())  # type: ignore[arg-type]
-    assert isinstance(artist, Collection)
+def _points(artist: Any) -> int:
+    """How many points a line or a collection draws."""
+    if hasattr(artist, "get_xdata"):
+        return len(artist.get_xdata())
     values = artist.get_array()
     outlines = sum(len(path.vertices) for path in artist.get_paths())
     return max(
@@ -210,21 +201,21 @@ def _inline(text: str, width: float, salt: str) -> str:
     text = text[text.index("<svg") :].strip()
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.S)
     text = re.sub(r"\n\s*", " ", text)
-    text = re.sub(r"(font:[^\"]*?\dpx )[^;\"]*", r"\1system-ui, sans-serif", text)
+    text = re.sub(r"('[\w ]+', )+sans-serif", "system-ui, sans-serif", text)
     text = text.replace(INK, "currentColor")
-    used = set(re.findall(r"#([\w-]+)[\")]", text))
+    used = set(re.findall(r"#([\w.-]+)[\")]", text))
     prefix = "f" + hashlib.sha256((salt + text).encode()).hexdigest()[:8]
     text = re.sub(
-        r' id="([\w-]+)"',
+        r' id="([\w.-]+)"',
         lambda m: f' id="{prefix}-{m[1]}"' if m[1] in used else "",
         text,
     )
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
     box = re.search(r'viewBox="[^"]*"', text)
     assert box
+    size = f"width:{width:.0f}px;min-width:min(100%,{width * 0.66:.0f}px)"
     head = (
-        f'<svg {box[0]} style="width:{width:.0f}px;min-width:min(100%,{width * 0.66:.0f}'
-        'px)" fill="currentColor" stroke-linejoin="round" aria-hidden="true"'
-        ' focusable="false" xmlns:xlink="http://www.w3.org/1999/xlink">'
+        f'<svg {box[0]} style="{size}" fill="currentColor" stroke-linejoin="round" '
+        'aria-hidden="true" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
     return head + text[text.index(">") + 1 :]

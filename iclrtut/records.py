@@ -51,9 +51,13 @@ def read(file: Path) -> dict[str, Any]:
 
     Raises:
         BadRequest: not JSON, or of an unknown schema, chapter or claim.
+        RunFailed: the file cannot be read.
     """
+    from iclrtut.files import explained
+
     try:
-        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        with explained(file, "read"):
+            record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise BadRequest(
             f"{file} is not JSON ({error}): delete it and run again."
@@ -81,14 +85,31 @@ def _validate(record: Any, file: Path) -> None:
         refuse(f"its profile {record['profile']!r} is none of {claims.PROFILES}")
     if record["chapter"] not in claims.slugs():
         refuse(f"there is no chapter {record['chapter']!r}")
-    if file != path(file.parents[1], record):
+    if file.parts[-2:] != path(Path(), record).parts:
         refuse("its name is not <chapter>/<profile>-<device>-<seed>.json")
+    measured = record["claims"]
+    maps = (
+        [record["timings"], *measured.values()]
+        if isinstance(measured, dict)
+        else [None]
+    )
+    if not all(
+        isinstance(each, dict) and all(map(_number, each.values())) for each in maps
+    ):
+        refuse("its timings or claims are not maps from names to finite numbers")
+    if not _number(record["seconds"]):
+        refuse(f"its seconds are {record['seconds']!r}, which is no number")
     known = {claim.id: claim for claim in claims.chapter(record["chapter"]).claims}
-    for id, numbers in record["claims"].items():
+    for id, numbers in measured.items():
         if id not in known:
             refuse(f"{record['chapter']} declares no claim {id!r}")
-        needed = {"value", "successes", "trials"} if known[id].share else {"value"}
+        share = known[id].share
+        needed = {"value", "successes", "trials"} if share else {"value"}
         if not needed <= set(numbers):
             refuse(f"claim {id!r} lacks {sorted(needed - set(numbers))}")
-        if not all(math.isfinite(number) for number in numbers.values()):
-            refuse(f"claim {id!r} holds a number that is not finite: {numbers}")
+        if share and not 0 <= numbers["successes"] <= numbers["trials"] >= 1:
+            refuse(f"claim {id!r} is no share of trials: {numbers}")
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf

@@ -90,14 +90,20 @@ class Run:
             numbers: what it was computed from; a share needs `successes` and `trials`.
 
         Raises:
-            BadRequest: the claim is not declared, or a number is not finite.
+            BadRequest: the claim is not declared, or a number is missing or not
+                finite.
         """
-        self.chapter.claim(id)
+        share = self.chapter.claim(id).share
         entry = {k: float(v) for k, v in {"value": value, **numbers}.items()}
         if not np.isfinite(list(entry.values())).all():
             raise BadRequest(
                 f"claim {id!r} measured {entry}, which is not finite: look at the "
                 "training above, and lower the learning rate if it diverged."
+            )
+        if share and not {"successes", "trials"} <= set(entry):
+            raise BadRequest(
+                f"claim {id!r} is a share and was given {sorted(entry)}: add successes "
+                "and trials."
             )
         self.measured[id] = entry
         return self.claims(id)
@@ -254,7 +260,7 @@ def commit() -> str:
     """The commit of this package's code, with "+" behind it if files were changed."""
     tree = Path(__file__).resolve().parents[1]
     if (tree / ".git").exists():
-        head = _git(tree, "rev-parse", "HEAD")
+        head = _git(tree, "rev-parse", "-q", "--verify", "HEAD") or "unknown"
         changed = _git(tree, "status", "--porcelain", "--", "iclrtut", "book/chapters")
         return head + ("+" if changed else "")
     try:
@@ -270,7 +276,7 @@ def _git(tree: Path, *words: str) -> str:
     try:
         done = subprocess.run(["git", *words], cwd=tree, capture_output=True, text=True)
     except FileNotFoundError:
-        return "unknown"
+        return ""
     return done.stdout.strip()
 
 

@@ -24,19 +24,34 @@ def page_links(page: str, suffix: str, theme: dict[str, Any]) -> list[dict[str, 
         colab = f"{theme['launch_buttons']['colab_url']}/github/{path}/blob/{branch}"
         source = f"book/chapters/{page.rpartition('/')[2]}.md"
         links += [
-            link("colab", "Colab", "Run this page on Google Colab", f"{colab}/{page}.ipynb"),
+            link(
+                "colab",
+                "Colab",
+                "Run this page on Google Colab",
+                f"{colab}/{page}.ipynb",
+            ),
             link("download", "Download", "Download this notebook", "", download=True),
         ]
     where = f"{repository}/blob/{branch}/{source}"
     return [*links, link("source", "Source", f"Read {source} on GitHub", where)]
 
 
-def link(name: str, text: str, title: str, url: str, download: bool = False) -> dict[str, Any]:
+def link(
+    name: str, text: str, title: str, url: str, download: bool = False
+) -> dict[str, Any]:
     """One link of the header."""
-    return {"name": name, "text": text, "title": title, "url": url, "download": download}
+    return {
+        "name": name,
+        "text": text,
+        "title": title,
+        "url": url,
+        "download": download,
+    }
 
 
-def add_links(app: Sphinx, page: str, template: str, context: Any, doctree: Any) -> None:
+def add_links(
+    app: Sphinx, page: str, template: str, context: Any, doctree: Any
+) -> None:
     """Hand the links to the header's template; the theme's own buttons go unused."""
     suffix = context.get("page_source_suffix")
     if doctree is None or not suffix:

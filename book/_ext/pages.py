@@ -5,6 +5,8 @@ records, check lines from the executed notebooks.
 """
 
 import json
+import math
+import re
 import statistics
 import sys
 from collections import Counter
@@ -18,8 +20,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-MARKS = {"holds": "●", "does not hold": "○", "undecided": "◐"}
-PLURAL = {"holds": "hold", "does not hold": "do not hold", "undecided": "undecided"}
+# Each verdict with its plural, in the order in which they are counted.
+VERDICTS = {"holds": "hold", "does not hold": "do not hold", "undecided": "undecided"}
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 
@@ -83,16 +85,20 @@ class Cards(Page):
 
     def card(self, part: str, chapter: Any) -> str:
         """One chapter's card."""
+
+        def own(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            return [entry for entry in entries if entry["chapter"] == chapter.slug]
+
         picture = self.tree / "book" / "_static" / "cards" / f"{chapter.slug}.svg"
         facts = {
             "Paper": escape(f"{chapter.authors}: {chapter.paper}"),
-            "Time": times(r for r in self.records() if r["chapter"] == chapter.slug),
+            "Time": by_kind(own(self.records()), median_time),
             "Difficulty": escape(chapter.difficulty),
             "Know before": escape(chapter.prerequisites),
-            "Claims": tally(r for r in self.rows() if r["chapter"] == chapter.slug),
+            "Claims": by_kind(own(self.rows()), tally),
         }
         listed = "".join(f"<dt>{k}</dt><dd>{v}</dd>" for k, v in facts.items())
-        return f"""<section class="card">
+        return f"""<section class="chapter">
 <div class="picture">{picture.read_text(encoding="utf-8")}</div>
 <div class="words"><p class="part">{escape(part)}</p>
 <h3><a href="{self.link(f"notebooks/{chapter.slug}")}">{escape(chapter.title)}</a></h3>
@@ -106,7 +112,7 @@ class Planned(Page):
         """A list of parts."""
         declared = self.chapters()
         parts = [
-            f'<div class="part"><h3>{escape(part)}</h3><ul>{titles}</ul></div>'
+            f'<div><h3>{escape(part)}</h3><ul>{titles}</ul></div>'
             for part, slugs in self.plan().items()
             if (titles := "".join(
                 f"<li>{escape(title)}</li>"
@@ -132,16 +138,17 @@ class Specimen(Page):
             for cell in cells
             for output in cell.get("outputs", [])
             for line in "".join(output.get("text", "")).split("\n")
-            if line.startswith(f"✓ ({number})")
+            if re.match(rf"✓ (\(\w+\) )*\({number}\)", line)
         ]
         if not printed:
             raise self.error(f"{notebook.name} prints no check of equation ({number})")
-        what = escape(printed[0].removeprefix(f"✓ ({number})"))
-        href = f"{self.link(f'notebooks/{slug}')}#eq-{number}"
-        return (
-            f'<p class="check">✓ <a href="{href}" title="Equation ({number})">'
-            f"({number})</a>{what}</p>"
+        page = self.link(f"notebooks/{slug}")
+        line = re.sub(
+            r"\((\d\w*)\)(?= )",
+            rf'<a href="{page}#eq-\1" title="Equation (\1)">(\1)</a>',
+            escape(printed[0]),
         )
+        return f'<p class="check">{line}</p>'
 
 
 class Ledger(Page):
@@ -149,38 +156,51 @@ class Ledger(Page):
 
     def html(self) -> str:
         """All tables, or one sentence where there are no records."""
-        rows = self.rows()
+        rows = sorted(self.rows(), key=kind)
         if not rows:
             return "<p>There are no records yet.</p>"
-        groups = groupby(rows, key=lambda r: (r["chapter"], r["profile"], r["device"]))
-        return "".join(self.table(*kind, list(members)) for kind, members in groups)
+        by_chapter = groupby(rows, key=lambda row: row["chapter"])
+        return "".join(
+            self.chapter(slug, list(members)) for slug, members in by_chapter
+        )
 
-    def table(
-        self, slug: str, profile: str, device: str, rows: list[dict[str, Any]]
-    ) -> str:
-        """The claims of one chapter under one profile on one kind of device."""
+    def chapter(self, slug: str, rows: list[dict[str, Any]]) -> str:
+        """The tables of one chapter."""
         chapter = self.chapters()[slug]
+        title = (
+            f'<a href="{self.link(f"notebooks/{slug}")}">{escape(chapter.title)}</a>'
+        )
+        tables = "".join(
+            self.table(chapter, of_kind(members[0]), members)
+            for _, group in groupby(rows, key=kind)
+            for members in [list(group)]
+        )
+        return f'<section class="ledger" id="{slug}"><h2>{title}</h2>{tables}</section>'
+
+    def table(self, chapter: Any, what: str, rows: list[dict[str, Any]]) -> str:
+        """The claims of one chapter under one profile on one kind of device."""
         body = "".join(self.row(chapter, row) for row in rows)
-        what = f"{profile} on {DEVICES.get(device, device)}"
-        head = ("Claim", "The paper", "Measured, 95 % interval", "Holds when", "Verdict")
-        title = f'<a href="{self.link(f"notebooks/{slug}")}">{escape(chapter.title)}</a>'
-        return f"""<section class="ledger" id="{slug}-{profile}-{device}">
-<h2>{title} <span class="kind">{what}</span></h2><p>{tally(rows)}</p>
-{table(f"Claims of {chapter.title}, {what}", head, body)}</section>"""
+        head = (
+            "Claim",
+            "The paper",
+            "Measured, 95 % interval",
+            "Holds when",
+            "Verdict",
+        )
+        claims = table(f"Claims of {chapter.title}, {what}", head, body)
+        return f'<h3>{what}</h3><p class="tally">{tally(rows)}</p>{claims}'
 
     def row(self, chapter: Any, row: dict[str, Any]) -> str:
         """One claim."""
-        from iclrtut import ledger
-
         rule = chapter.claim(row["claim"]).rule
-        number = f'<span class="number">{ledger.measured(row)}</span>'
-        seeds = f'{row["seeds"]} {"seed" if row["seeds"] == 1 else "seeds"}'
+        number = f'<span class="number">{measured(row)}</span>'
+        seeds = f"{row['seeds']} {'seed' if row['seeds'] == 1 else 'seeds'}"
         cells = (
-            f'<td><b>{escape(row["sentence"])}</b><small>{escape(row["statistic"])}. '
-            f'<i>{escape(row["source"])}</i></small></td>',
+            f"<td><b>{escape(row['sentence'])}</b><small>{escape(row['statistic'])}. "
+            f"<i>{escape(row['source'])}</i></small></td>",
             f"<td>{escape(row['paper'] or '–')}</td>",
             f"<td>{number}<small>{seeds}</small>{whisker(row, rule)}</td>",
-            f"<td>{rule.side} {ledger.number(rule.bound)}</td>",
+            f"<td>{rule.side} {minus(f'{rule.bound:g}')}</td>",
             f"<td>{verdict(row['verdict'])}</td>",
         )
         return f"<tr>{''.join(cells)}</tr>"
@@ -191,22 +211,17 @@ class Speed(Page):
 
     def html(self) -> str:
         """One table."""
-        def kind(record: dict[str, Any]) -> tuple[str, str, str]:
-            return record["chapter"], record["profile"], record["device_name"]
-
         kept = sorted(self.records(), key=kind)
         if not kept:
             return "<p>There are no records yet.</p>"
-        titles = {slug: chapter.title for slug, chapter in self.chapters().items()}
-        body = "".join(
-            self.row(titles[slug], profile, device, list(members))
-            for (slug, profile, device), members in groupby(kept, key=kind)
-        )
+        body = "".join(self.row(list(group)) for _, group in groupby(kept, key=kind))
         head = ("Chapter", "Profile", "Device", "Whole run", "Parts", "Peak memory")
         return table("Running times", head, body)
 
-    def row(self, title: str, profile: str, device: str, members: list[Any]) -> str:
-        """The runs of one chapter under one profile on one device."""
+    def row(self, members: list[dict[str, Any]]) -> str:
+        """The runs of one chapter under one profile on one kind of device."""
+        title = escape(self.chapters()[members[0]["chapter"]].title)
+        devices = sorted({escape(m["device_name"]) for m in members})
         parts = "".join(
             f"<li>{escape(name)} {duration(statistics.median(spent))}</li>"
             for name in members[0]["timings"]
@@ -215,10 +230,11 @@ class Speed(Page):
         peaks = [m["peak_memory_bytes"] for m in members if m["peak_memory_bytes"]]
         peak = f"{max(peaks) / 2**20:,.0f} MiB" if peaks else "–"
         seconds = [m["seconds"] for m in members]
-        whole = duration(statistics.median(seconds))
+        whole = median_time(members)
         runs = f"median of {len(members)}, at most {duration(max(seconds))}"
         return (
-            f"<tr><td>{escape(title)}</td><td>{profile}</td><td>{escape(device)}</td>"
+            f"<tr><td>{title}</td><td>{members[0]['profile']}</td>"
+            f"<td>{'<br>'.join(devices)}</td>"
             f"<td>{whole}<small>{runs}</small></td>"
             f'<td><ul class="plain">{parts}</ul></td><td>{peak}</td></tr>'
         )
@@ -234,42 +250,43 @@ def table(name: str, head: tuple[str, ...], body: str) -> str:
     )
 
 
-def verdict(word: str) -> str:
-    """A verdict as a mark and its word."""
-    kind = word.replace(" ", "-")
-    return f'<span class="verdict {kind}"><i aria-hidden="true">{MARKS[word]}</i> {word}</span>'
+def kind(entry: dict[str, Any]) -> tuple[str, int, str]:
+    """What rows and records are grouped by: chapter, then profile and device."""
+    order = ("quick", "full").index(entry["profile"])
+    return entry["chapter"], order, entry["device"]
 
 
-def tally(rows: Any) -> str:
-    """How many claims hold, do not hold, are undecided, for each profile and device."""
-    counts: dict[str, Counter[str]] = {}
-    for row in rows:
-        kind = f"{row['profile']} on {DEVICES.get(row['device'], row['device'])}"
-        counts.setdefault(kind, Counter())[row["verdict"]] += 1
-    lines = [
-        " ".join(
-            f'<span class="verdict"><i aria-hidden="true">{mark}</i> {count[word]} '
-            f"{word if count[word] == 1 else PLURAL[word]}</span>"
-            for word, mark in MARKS.items()
-            if count[word]
-        )
-        + (f" <small>({kind})</small>" if len(counts) > 1 else "")
-        for kind, count in counts.items()
-    ]
+def of_kind(entry: dict[str, Any]) -> str:
+    """Profile and device in words: `quick, on CPU`."""
+    return f"{entry['profile']}, on {DEVICES.get(entry['device'], entry['device'])}"
+
+
+def verdict(word: str, text: str = "") -> str:
+    """A verdict as a mark and a word; the mark says it by its filling."""
+    mark = f'<i class="{word.replace(" ", "-")}" aria-hidden="true"></i>'
+    return f'<span class="verdict">{mark} {text or word}</span>'
+
+
+def tally(rows: list[dict[str, Any]]) -> str:
+    """How many claims hold, do not hold and are undecided."""
+    counts = Counter(row["verdict"] for row in rows)
+    return " ".join(
+        verdict(word, f"{counts[word]} {word if counts[word] == 1 else plural}")
+        for word, plural in VERDICTS.items()
+        if counts[word]
+    )
+
+
+def by_kind(entries: list[dict[str, Any]], say: Any) -> str:
+    """A line a profile and device: what `say` says of its entries."""
+    groups = [list(group) for _, group in groupby(sorted(entries, key=kind), key=kind)]
+    lines = [f"{say(group)} <small>({of_kind(group[0])})</small>" for group in groups]
     return "<br>".join(lines) or "no records yet"
 
 
-def times(records: Any) -> str:
-    """The median running time for each profile and device."""
-    spent: dict[str, list[float]] = {}
-    for record in records:
-        kind = f"{record['profile']}, {DEVICES.get(record['device'], record['device'])}"
-        spent.setdefault(kind, []).append(record["seconds"])
-    lines = [
-        f"{duration(statistics.median(seconds))} <small>({escape(kind)})</small>"
-        for kind, seconds in spent.items()
-    ]
-    return "<br>".join(lines) or "no records yet"
+def median_time(records: list[dict[str, Any]]) -> str:
+    """The median running time of runs of one kind."""
+    return duration(statistics.median(record["seconds"] for record in records))
 
 
 def duration(seconds: float) -> str:
@@ -279,6 +296,21 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def measured(row: dict[str, Any]) -> str:
+    """A mean with its interval, with the digits that the interval's width bears out."""
+    mean, low, high = row["mean"], row["low"], row["high"]
+    if low != low:
+        return minus(f"{mean:.3g}")
+    places = 1 - math.floor(math.log10((high - low) / 2)) if high > low else 3
+    show = f"{{:,.{min(max(places, 0), 6)}f}}".format
+    return minus(f"{show(mean)} [{show(low)}, {show(high)}]")
+
+
+def minus(text: str) -> str:
+    """Set the minus sign that typographers set."""
+    return text.replace("-", "−")
 
 
 def whisker(row: dict[str, Any], rule: Any) -> str:
@@ -300,9 +332,13 @@ def whisker(row: dict[str, Any], rule: Any) -> str:
         if row["low"] == row["low"]
         else ""
     )
-    return f"""<svg class="whisker {row["verdict"].replace(" ", "-")}" viewBox="0 0 160 20"
- aria-hidden="true"><rect x="{start}" width="{width:.1f}" height="20"/>
-<path class="bound" d="M{at} 0V20"/>{line}<circle cx="{x(row["mean"])}" cy="10" r="4"/></svg>"""
+    look = f"whisker {row['verdict'].replace(' ', '-')}"
+    return (
+        f'<svg class="{look}" viewBox="0 0 160 20" aria-hidden="true">'
+        f'<rect x="{start}" width="{width:.1f}" height="20"/>'
+        f'<path class="bound" d="M{at} 0V20"/>{line}'
+        f'<circle cx="{x(row["mean"])}" cy="10" r="4"/></svg>'
+    )
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -5,14 +5,18 @@ A chapter is written so that JupyterLab, Colab and this site can all render it. 
 * an equation with `\tag{n}` gets the anchor `eq-n` and goes to MathJax as it is;
 * a block quote that begins `**Kind n (name).**` becomes a box with the anchor `kind-n`;
 * `<details><summary>Kind n</summary>` becomes a fold with the anchor `kind-n`;
+* `(n)` in the text becomes a link to equation n, where the page has one;
+* a drawing (`.svg`) is set inline, so that it takes the colours of the page;
 * an output of `✓ (n)` lines becomes a calm list that links to its equations, and each
   checked equation gets a tick that links back.
 
-A duplicate number, a dangling link, a link that names another number than it leads to,
-an unknown kind of box and a fold that does not close are warnings, which fail the build.
+A duplicate number, a dangling link, a link that names another number than it leads
+to, an unknown kind of box and a fold that does not close fail the build.
 """
 
 import re
+from html import escape
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -22,13 +26,16 @@ from sphinx.util import logging
 
 LOG = logging.getLogger(__name__)
 KINDS = (
-    "Proposition Theorem Lemma Corollary Definition Claim Example Exercise Algorithm "
-    "Remark Caution"
-).split() + ["Take away"]
+    *("Proposition", "Theorem", "Lemma", "Corollary", "Definition", "Claim"),
+    *("Example", "Exercise", "Algorithm", "Remark", "Caution", "Take away"),
+)
 TAG = re.compile(r"\\tag\{(\d+\w*)[^}]*\}")
-HEAD = re.compile(r"(?P<kind>[A-Z][a-z ]*?)(?: (?P<number>\d+\w*))?(?P<note> \(.*\))?\.")
+HEAD = re.compile(
+    r"(?P<kind>[A-Z][a-z ]*?)(?: (?P<number>\d+\w*))?(?P<note> \(.*\))?\."
+)
 CHECK = re.compile(r"✓ ((?:\(\d+\w*\) )+)(.*)")
 FOLD = re.compile(r"<details>(\s*<summary>(.*?)</summary>)(.*)", re.DOTALL)
+MENTION = re.compile(r"(?<![\w)\]])\((\d+[a-z]?)\)")
 NUMBERED = re.compile(r"[A-Z][a-z]+ \d+\w*")
 
 
@@ -47,6 +54,8 @@ class Portable(SphinxTransform):
         for convert in (self.equations, self.boxes, self.folds, self.checks):
             convert()
         self.links()
+        self.mentions()
+        self.pictures()
         slugs = self.env.metadata[self.env.docname].setdefault("myst_slugs", {})
         slugs.update({id: (0, id, title) for id, title in self.anchors.items()})
 
@@ -71,7 +80,8 @@ class Portable(SphinxTransform):
     def boxes(self) -> None:
         """Turn block quotes with a bold head into boxes."""
         for quote in list(self.document.findall(nodes.block_quote)):
-            strong = quote[0][0] if quote.children and quote[0].children else None
+            words = quote[0].children if quote.children else []
+            strong = next((word for word in words if word.astext()), None)
             if not isinstance(strong, nodes.strong):
                 continue
             head = HEAD.fullmatch(strong.astext())
@@ -85,7 +95,7 @@ class Portable(SphinxTransform):
             if head["number"]:
                 self.anchor(box, slug(title), title + (head["note"] or ""))
             split_note(strong, head["note"] or "")
-            quote.replace_self(box)
+            quote.parent.replace(quote, box)
 
     def folds(self) -> None:
         """Style and anchor `<details>`; the Markdown inside stays Markdown."""
@@ -130,15 +140,16 @@ class Portable(SphinxTransform):
                     line += nodes.Text(" ")
                 line += nodes.Text(check[2])
                 block += line
-            output.replace_self(block)
+            output.parent.replace(output, block)
         for node in list(self.document.findall(nodes.math_block)):
             numbers = [id[3:] for id in node["ids"] if id[3:] in first]
             for number in numbers:
                 title = f"Equation ({number}) is checked by running: see the check"
-                tick = nodes.reference("", "✓", refid=first[number], internal=True)
-                tick.update_basic_atts({"classes": ["tick"]})
-                tick["reftitle"] = title
-                node.replace_self(Block("", node.deepcopy(), tick, classes=["equation"]))
+                tick = nodes.inline("", "", classes=["tick"])
+                tick += to(first[number], "✓", {first[number]: title})
+                node.replace_self(
+                    Block("", node.deepcopy(), tick, classes=["equation"])
+                )
 
     def links(self) -> None:
         """Resolve links to this page's anchors and name what they lead to."""
@@ -152,6 +163,37 @@ class Portable(SphinxTransform):
                 LOG.warning(message, link.astext(), target, location=link)
             del link["refuri"], link["id_link"]
             link["refid"], link["reftitle"] = target, self.anchors[target]
+
+    def mentions(self) -> None:
+        """Link each `(n)` in the text that names an equation of this page."""
+        for text in list(self.document.findall(nodes.Text)):
+            if not isinstance(text.parent, (nodes.paragraph, nodes.emphasis)):
+                continue
+            if within(text, nodes.reference) or "check" in text.parent["classes"]:
+                continue
+            parts = MENTION.split(text)
+            if not any(f"eq-{number}" in self.anchors for number in parts[1::2]):
+                continue
+            words: list[nodes.Node] = []
+            for i, part in enumerate(parts):
+                id = f"eq-{part}"
+                if i % 2 and id in self.anchors:
+                    words.append(to(id, f"({part})", self.anchors))
+                else:
+                    words.append(nodes.Text(f"({part})" if i % 2 else part))
+            text.parent.replace(text, words)
+
+    def pictures(self) -> None:
+        """Set drawings of ours inline, so that they take the page's colours."""
+        here = Path(self.env.doc2path(self.env.docname)).parent
+        for image in list(self.document.findall(nodes.image)):
+            file = here / image["uri"]
+            if file.suffix != ".svg" or not file.is_file():
+                continue
+            named = f'aria-label="{escape(image["alt"])}"'
+            svg = re.sub(r'aria-labelledby="[^"]*"', named, file.read_text("utf-8"))
+            picture = nodes.raw("", svg, format="html", classes=["drawing"])
+            image.parent.replace(image, picture)
 
 
 def slug(title: str) -> str:
@@ -175,6 +217,14 @@ def split_note(strong: nodes.strong, note: str) -> None:
     strong[:] = [nodes.Text(title)]
     at = strong.parent.index(strong)
     strong.parent.insert(at + 1, nodes.inline("", note + ".", classes=["note"]))
+
+
+def within(node: nodes.Node, kind: type[nodes.Node]) -> bool:
+    """Whether a node lies inside a node of that kind."""
+    while node := node.parent:
+        if isinstance(node, kind):
+            return True
+    return False
 
 
 def is_output(node: nodes.Node) -> bool:

@@ -1,0 +1,48 @@
+// What the theme leaves undone: names for its controls, and help that needs a script.
+(() => {
+  const all = (selector) => document.querySelectorAll(selector);
+
+  // Over file:// a browser fetches no pages, so search shows titles without excerpts.
+  if (location.protocol === "file:" && window.DOCUMENTATION_OPTIONS) {
+    DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+  }
+
+  // Controls without a name.
+  for (const [selector, name] of [
+    [".primary-toggle", "Contents of the book"],
+    [".secondary-toggle", "On this page"],
+    ["#pst-primary-sidebar-checkbox", "Contents of the book"],
+    ["#pst-secondary-sidebar-checkbox", "On this page"],
+  ]) {
+    all(selector).forEach((control) => control.setAttribute("aria-label", name));
+  }
+
+  // What scrolls sideways can be reached by keyboard.
+  const reach = () =>
+    all(".bd-article :is(pre, div.math, .pst-scrollable-table-container)").forEach((box) => {
+      if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
+    });
+
+  // A link to an equation shows it when pointed at.
+  const card = document.createElement("div");
+  card.className = "preview";
+  card.setAttribute("aria-hidden", "true");
+  card.hidden = true;
+  document.body.append(card);
+  const show = (event) => {
+    const link = event.target.closest?.('.bd-article a[href^="#eq-"]');
+    const formula = link && document.getElementById(link.hash.slice(1));
+    card.hidden = !formula;
+    if (!formula) return;
+    card.replaceChildren(...[...formula.childNodes].map((node) => node.cloneNode(true)));
+    const at = link.getBoundingClientRect();
+    card.style.left = `${Math.max(8, Math.min(at.left, innerWidth - card.offsetWidth - 8))}px`;
+    const above = at.top - card.offsetHeight - 8;
+    card.style.top = `${above > 56 ? above : at.bottom + 8}px`;
+  };
+  for (const kind of ["mouseover", "focusin"]) document.addEventListener(kind, show);
+  for (const kind of ["scroll", "keydown"]) document.addEventListener(kind, () => (card.hidden = true));
+
+  addEventListener("load", () => window.MathJax?.startup?.promise?.then(reach) ?? reach());
+  addEventListener("resize", reach);
+})();

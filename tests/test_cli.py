@@ -1,0 +1,219 @@
+"""The command line: every verb, for people and for machines, and its exit codes."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import toy
+
+from iclrtut import cli, data, execute, records
+
+VERBS = ("list", "run", "ledger", "data")
+
+
+@pytest.fixture(autouse=True)
+def _toy(monkeypatch, tmp_path):
+    toy.install(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ICLRTUT_RECORDS", str(tmp_path / "records"))
+    (tmp_path / "records").mkdir()
+
+
+def say(capsys, *words):
+    """Run a command in this process: exit code, stdout, stderr."""
+    try:
+        code = cli.main(words)
+    except SystemExit as end:
+        code = end.code
+    return code, *capsys.readouterr()
+
+
+def refused(capsys, *words):
+    """A bad request: 2, nothing on stdout, one sentence on stderr, which it returns."""
+    code, out, err = say(capsys, *words)
+    assert (code, out) == (2, "")
+    assert err.startswith("iclrtut: ") and err.count("\n") == 1 and err.endswith(".\n")
+    return err
+
+
+def test_as_a_module_it_lists_the_chapters_of_the_book(tmp_path):
+    words = [sys.executable, "-m", "iclrtut", "list", "--json"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    (chapter,) = (
+        c for c in json.loads(done.stdout) if c["slug"] == "energy_based_classifier"
+    )
+    assert chapter["profiles"] == ["smoke", "quick", "full"]
+    assert chapter["claims"] and chapter["title"] and chapter["paper"]
+
+
+def test_as_a_module_it_passes_the_exit_code_on(tmp_path):
+    words = [sys.executable, "-m", "iclrtut", "ledger", "--records", "nowhere"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [[], *([verb] for verb in VERBS)])
+def test_help_is_given_for_everything(capsys, words):
+    code, out, err = say(capsys, *words, "--help")
+    assert (code, err) == (0, "")
+    assert "usage: python -m iclrtut" in out
+    if not words:
+        assert all(verb in out for verb in VERBS)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["lst"],
+        ["list", "--jsn"],
+        ["run"],
+        ["run", "toy", "--seeds", "x"],
+        ["run", "toy", "--seeds", "3-1"],
+        ["run", "toy", "--seeds", "-1"],
+        ["run", "toy", "--seeds", ""],
+        ["run", "toy", "--processes", "many"],
+        ["run", "toy", "--processes", "0"],
+        ["run", "toy", "--profile", "fast"],
+        ["run", "another"],
+        ["ledger", "--records", "nowhere"],
+        ["data", "burn"],
+        ["data", "fetch", "no_such_set"],
+        ["data", "list", "no_such_set"],
+    ],
+    ids=" ".join,
+)
+def test_a_bad_request_is_refused_in_one_sentence_with_2(capsys, words):
+    refused(capsys, *words)
+
+
+def test_a_refusal_names_what_there_is(capsys):
+    assert "use one of toy" in refused(capsys, "run", "another")
+    assert "smoke, quick, full" in refused(capsys, "run", "toy", "--profile", "fast")
+    assert "0-4" in refused(capsys, "run", "toy", "--seeds", "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("3", [3]), ("0-4", [0, 1, 2, 3, 4]), ("1,5,9", [1, 5, 9]), ("2,1-3", [2, 1, 3])],
+)
+def test_seeds(text, meant):
+    assert cli.seeds(text) == meant
+
+
+def test_list_shows_chapters_and_measured_times(capsys, tmp_path):
+    code, out, _ = say(capsys, "list")
+    assert code == 0 and out == "toy: A toy\n  3 claims; seconds: not measured\n"
+    records.write(tmp_path / "records", toy.record())
+    assert "'quick-cpu-0': 1.5" in say(capsys, "list")[1]
+    (chapter,) = json.loads(say(capsys, "list", "--json")[1])
+    assert chapter["seconds"] == {"quick-cpu-0": 1.5}
+    assert list(chapter["claims"]) == ["faster", "better", "often"]
+
+
+def test_ledger_shows_every_verdict(capsys, tmp_path):
+    for seed in range(3):
+        records.write(tmp_path / "records", toy.record(seed=seed))
+    code, out, _ = say(capsys, "ledger")
+    lines = out.splitlines()
+    assert code == 0 and len(lines) == 3
+    assert lines[0] == (
+        "toy quick-cpu faster: 1.5 [1.5, 1.5], 3 seeds; holds when the 95 % interval "
+        "lies below 2: holds"
+    )
+    rows = json.loads(say(capsys, "ledger", "--json")[1])
+    assert [row["verdict"] for row in rows] == ["holds"] * 3
+    assert rows[0]["seeds"] == 3
+
+
+def test_the_ledger_of_one_seed_is_json_without_nan(capsys, tmp_path):
+    records.write(tmp_path / "other", toy.record())
+    out = say(capsys, "ledger", "--records", "other", "--json")[1]
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    rows = json.loads(out, parse_constant=refuse)
+    assert rows[0]["low"] is None and rows[0]["verdict"] == "undecided"
+
+
+def test_a_record_that_does_not_fit_is_refused_by_name(capsys, tmp_path):
+    file = tmp_path / "records" / "toy" / "quick-cpu-0.json"
+    file.parent.mkdir()
+    made = toy.record()
+    made["claims"]["faster"]["value"] = math.inf
+    file.write_text(json.dumps(made))
+    for verb in ("list", "ledger"):
+        assert "quick-cpu-0.json" in refused(capsys, verb)
+
+
+def jobs_of(monkeypatch, failed=()):
+    """Catch what `run` would execute."""
+    seen = {}
+
+    def execute_all(jobs, processes, extra):
+        seen.update(jobs=list(jobs), processes=processes, extra=extra)
+        return list(failed)
+
+    monkeypatch.setattr(execute, "execute_all", execute_all)
+    return seen
+
+
+def test_run_executes_one_job_a_seed_and_keeps_records(capsys, monkeypatch, tmp_path):
+    seen = jobs_of(monkeypatch)
+    words = ["toy", "--profile", "smoke", "--seeds", "1-3", "--processes", "2"]
+    assert say(capsys, "run", *words, "--records", "kept")[0] == 0
+    assert [job[:3] for job in seen["jobs"]] == [("toy", "smoke", s) for s in (1, 2, 3)]
+    assert len({job[3] for job in seen["jobs"]}) == 3
+    assert seen["processes"] == 2
+    assert seen["extra"] == {"ICLRTUT_RECORDS": str(tmp_path / "kept")}
+
+
+def test_run_defaults_to_quick_seed_0_and_takes_all_chapters(capsys, monkeypatch):
+    seen = jobs_of(monkeypatch)
+    assert say(capsys, "run", "all")[0] == 0
+    assert [job[:3] for job in seen["jobs"]] == [("toy", "quick", 0)]
+
+
+def test_run_that_fails_ends_with_1_and_says_why(capsys, monkeypatch):
+    jobs_of(monkeypatch, failed=["toy, seed 1: cell 3 raised ValueError: no"])
+    code, out, err = say(capsys, "run", "toy", "--seeds", "0,1")
+    assert (code, out) == (1, "")
+    assert err.startswith("iclrtut: 1 of 2 runs failed.\ntoy, seed 1: cell 3 raised")
+
+
+def test_data_lists_with_licence_and_size(capsys):
+    code, out, _ = say(capsys, "data", "list")
+    assert code == 0
+    assert len(out.splitlines()) == len(data.names()) and "digits" in out
+    listed = json.loads(say(capsys, "data", "list", "--json")[1])
+    assert [each["name"] for each in listed] == list(data.names())
+    assert all(each["licence"] and each["bytes"] for each in listed)
+
+
+def test_data_verifies_what_comes_with_the_libraries(capsys):
+    code, out, _ = say(capsys, "data", "verify", "digits")
+    assert code == 0 and out.startswith("verified: digits (")
+
+
+def test_data_that_cannot_be_had_ends_with_1(capsys, monkeypatch):
+    def fail(name):
+        raise cli.RunFailed(f"{name} cannot be fetched: look at the network.")
+
+    monkeypatch.setattr(data, "fetch", fail)
+    code, out, err = say(capsys, "data", "fetch", "mnist")
+    assert (code, out) == (1, "")
+    assert err == "iclrtut: mnist cannot be fetched: look at the network.\n"
+
+
+def test_the_package_alone_says_that_chapters_need_the_book(monkeypatch, tmp_path):
+    """`run` needs the chapter's source, which an installation does not bring."""
+    monkeypatch.setattr(execute, "TREE", tmp_path)
+    with pytest.raises(cli.BadRequest, match="run this in a clone of the book"):
+        execute.source("toy")
+    assert not list(Path(tmp_path).glob("*.ipynb"))

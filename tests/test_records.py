@@ -1,0 +1,272 @@
+"""Records: whole, valid, or refused with the file's name; and the ledger over them."""
+
+import json
+import math
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import toy
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from iclrtut import claims, ledger, records
+from iclrtut.errors import BadRequest, RunFailed
+
+NAME = Path("toy") / "quick-cpu-0.json"
+
+
+@pytest.fixture(autouse=True)
+def _toy(monkeypatch):
+    toy.install(monkeypatch)
+
+
+def keep(root, text, name=NAME):
+    """Put a text where a record is expected."""
+    (root / name).parent.mkdir(exist_ok=True, parents=True)
+    (root / name).write_text(text, encoding="utf-8")
+    return root / name
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path):
+    file = records.write(tmp_path, toy.record())
+    assert file == tmp_path / NAME
+    assert records.read(file) == toy.record()
+    assert [f.name for f in file.parent.iterdir()] == [file.name]
+
+
+def test_a_file_name_without_a_folder_is_refused_and_not_a_crash(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("quick-cpu-0.json").write_text(json.dumps(toy.record()))
+    with pytest.raises(BadRequest, match=r"quick-cpu-0\.json"):
+        records.read(Path("quick-cpu-0.json"))
+
+
+CHANGES = {
+    "schema": {"schema": 2},
+    "no schema": {"schema": None},
+    "an added key": {"colour": "red"},
+    "another chapter": {"chapter": "nothing"},
+    "another profile": {"profile": "huge"},
+    "another seed than the name": {"seed": 1},
+    "a folder in the device": {"device": "../cpu"},
+    "an unknown claim": {"claims": {"slower": {"value": 1.0}}},
+    "a claim without value": {"claims": {"faster": {"seconds": 1.0}}},
+    "a share without trials": {"claims": {"often": {"value": 1.0, "successes": 1}}},
+    "a share of nothing": {
+        "claims": {"often": {"value": 0.0, "successes": 0, "trials": 0}}
+    },
+    "more successes than trials": {
+        "claims": {"often": {"value": 2.0, "successes": 2, "trials": 1}}
+    },
+    "nan": {"claims": {"faster": {"value": math.nan}}},
+    "infinity": {"claims": {"faster": {"value": 1.0, "more": math.inf}}},
+    "a word for a number": {"claims": {"faster": {"value": "fast"}}},
+    "nothing for a number": {"claims": {"faster": {"value": None}}},
+    "a list for a claim": {"claims": {"faster": [1.0]}},
+    "a list of claims": {"claims": [1.0]},
+    "no seconds": {"seconds": math.nan},
+    "a word for seconds": {"seconds": "long"},
+    "a word for timings": {"timings": {"training": "long"}},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_record_that_does_not_fit_is_refused_with_its_file_name(tmp_path, change):
+    file = keep(tmp_path, json.dumps(toy.record(**change)))
+    with pytest.raises(BadRequest, match=r"quick-cpu-0\.json") as caught:
+        records.read(file)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(set(CHANGES) - {"another seed than the name"}))
+def test_and_it_is_not_written_either(tmp_path, name):
+    with pytest.raises(BadRequest):
+        records.write(tmp_path, toy.record(**CHANGES[name]))
+    assert not [f for f in tmp_path.rglob("*") if f.is_file()]
+
+
+@pytest.mark.parametrize("key", sorted(records.KEYS))
+def test_a_record_that_lacks_a_key_is_refused(tmp_path, key):
+    made = toy.record()
+    del made[key]
+    with pytest.raises(BadRequest, match=r"quick-cpu-0\.json"):
+        records.read(keep(tmp_path, json.dumps(made)))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"toy"', "\x00"])
+def test_what_is_no_record_is_refused(tmp_path, text):
+    with pytest.raises(BadRequest, match=r"quick-cpu-0\.json"):
+        records.read(keep(tmp_path, text))
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path):
+    file = keep(tmp_path, "")
+    file.write_bytes(b"\x80\x04\x95pickle")
+    with pytest.raises(BadRequest, match="not JSON"):
+        records.read(file)
+
+
+def test_a_file_that_cannot_be_read_is_told_in_a_sentence(tmp_path):
+    with pytest.raises(RunFailed, match=r"quick-cpu-0\.json cannot be read"):
+        records.read(tmp_path / NAME)
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.sampled_from(sorted(records.KEYS)), JUNK)
+def test_whatever_stands_under_a_key_is_read_or_refused(tmp_path, key, junk):
+    file = keep(tmp_path, json.dumps(toy.record(**{key: junk})))
+    try:
+        records.read(file)
+    except BadRequest as error:
+        assert "quick-cpu-0.json" in str(error)
+
+
+def test_a_failed_write_leaves_the_old_record(tmp_path):
+    file = records.write(tmp_path, toy.record())
+    before = file.read_bytes()
+    with pytest.raises(BadRequest):
+        records.write(tmp_path, toy.record(claims={"faster": {"value": math.nan}}))
+    assert file.read_bytes() == before
+
+
+WRITER = """
+import sys
+from pathlib import Path
+import pytest, toy
+from iclrtut import records
+toy.install(pytest.MonkeyPatch())
+mine = toy.record(commit=sys.argv[2] * 200_000)
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(40):
+    records.write(Path(sys.argv[1]), mine)
+"""
+
+
+def test_two_processes_writing_at_once_leave_one_whole_record(tmp_path):
+    """Whoever reads meanwhile sees the record of one of them, never a mixture."""
+    records.write(tmp_path, toy.record(commit="a" * 200_000))
+    tests = Path(__file__).parent
+    words = [sys.executable, "-c", WRITER, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([*words, name], cwd=tests, **pipes) for name in "ab"]
+    for each in both:
+        assert each.stdout.readline() == "ready\n"
+    done = threading.Event()
+    seen: set[str] = set()
+
+    def watch() -> None:
+        while not done.is_set():
+            commit = records.read(tmp_path / NAME)["commit"]
+            seen.add(commit[:1] if len(set(commit)) == 1 else "mixture")
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for each in both:
+        each.communicate("go\n", timeout=60)
+    done.set()
+    watcher.join()
+    assert [each.returncode for each in both] == [0, 0]
+    assert seen and seen <= {"a", "b"}
+    assert len(records.read(tmp_path / NAME)["commit"]) == 200_000
+    assert [f.name for f in (tmp_path / "toy").iterdir()] == [NAME.name]
+
+
+def test_read_all_leaves_benchmarks_out_and_names_what_it_refuses(tmp_path):
+    for seed in (1, 0):
+        records.write(tmp_path, toy.record(seed=seed))
+    keep(tmp_path, "[1, 2]", NAME.with_name("bench-cpu.json"))
+    assert [r["seed"] for r in records.read_all(tmp_path)] == [0, 1]
+    keep(tmp_path, "[1, 2]", NAME.with_name("quick-cpu-7.json"))
+    with pytest.raises(BadRequest, match=r"quick-cpu-7\.json"):
+        records.read_all(tmp_path)
+
+
+def test_the_folder_is_the_one_named_else_the_books(tmp_path, monkeypatch):
+    monkeypatch.setenv("ICLRTUT_RECORDS", str(tmp_path))
+    assert records.folder() == tmp_path
+    monkeypatch.delenv("ICLRTUT_RECORDS")
+    assert records.folder() == Path(__file__).resolve().parents[1] / "records"
+
+
+# The ledger
+
+
+def fill(root, seeds, profile="quick", device="cpu", shift=0.0):
+    """Records of several seeds: `better` is seed + 1 + shift."""
+    for seed in seeds:
+        measured = toy.record()["claims"]
+        measured["better"]["value"] = seed + 1 + shift
+        kind = {"profile": profile, "device": device, "seed": seed}
+        records.write(root, toy.record(**kind, claims=measured))
+
+
+def test_the_ledger_judges_each_profile_and_device_apart(tmp_path):
+    fill(tmp_path, range(5))
+    fill(tmp_path, range(3), device="cuda", shift=-20)
+    fill(tmp_path, range(1), profile="full")
+    fill(tmp_path, range(4), profile="smoke")
+    rows = ledger.rows(tmp_path)
+    kinds = [("full", "cpu"), ("quick", "cpu"), ("quick", "cuda")]
+    ids = [claim.id for claim in toy.CHAPTER.claims]
+    found = [((r["profile"], r["device"]), r["claim"]) for r in rows]
+    assert found == [(kind, id) for kind in kinds for id in ids]
+    better = {(r["profile"], r["device"]): r for r in rows if r["claim"] == "better"}
+    row = better["quick", "cpu"]
+    interval = claims.mean_interval([1, 2, 3, 4, 5])
+    assert (row["mean"], row["low"], row["high"]) == interval
+    assert (row["seeds"], row["verdict"]) == (5, claims.HOLDS)
+    assert better["quick", "cuda"]["verdict"] == claims.FAILS
+    assert better["full", "cpu"]["verdict"] == claims.UNDECIDED
+
+
+def test_the_ledger_leaves_out_what_nobody_measured(tmp_path):
+    records.write(tmp_path, toy.record(claims={"faster": {"value": 1.0}}))
+    assert [row["claim"] for row in ledger.rows(tmp_path)] == ["faster"]
+    assert ledger.rows(tmp_path / "nothing") == []
+
+
+def test_a_row_says_everything_that_its_claim_says():
+    claim = toy.CHAPTER.claim("often")
+    row = ledger.row(toy.CHAPTER, claim, [toy.MEASURED["often"]])
+    said = {k: row[k] for k in ("sentence", "source", "paper", "statistic", "rule")}
+    assert said == {
+        "sentence": claim.sentence,
+        "source": claim.source,
+        "paper": claim.paper,
+        "statistic": claim.statistic,
+        "rule": str(claim.rule),
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.12345, "0.123"),
+        (-1.0, "−1"),
+        (0.0, "0"),
+        (12345.6, "12,346"),
+        (math.nan, "–"),
+    ],
+)
+def test_a_number_is_printed_with_three_digits(value, shown):
+    assert ledger.number(value) == shown
+
+
+def test_an_interval_is_shown_where_there_is_one():
+    row = {"mean": 0.5, "low": -0.25, "high": 1.25}
+    assert ledger.measured(row) == "0.5 [−0.25, 1.25]"
+    assert ledger.measured({"mean": 0.5, "low": math.nan, "high": math.nan}) == "0.5"

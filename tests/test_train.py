@@ -1,0 +1,364 @@
+"""The loop trains, survives, stops when it must, and never shows stale results."""
+
+import hashlib
+import inspect
+import math
+import multiprocessing
+import os
+import pickle
+import random
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from iclrtut import fingerprint, train
+from iclrtut.errors import BadRequest
+from iclrtut.train import Diverged, fit
+
+STEPS = 30
+
+
+class Buffer:
+    """Samples that training changes, as a sampler keeps them."""
+
+    def __init__(self):
+        self.samples = torch.zeros(8, 3)
+
+    def state_dict(self):
+        return {"samples": self.samples}
+
+    def load_state_dict(self, state):
+        self.samples = state["samples"].clone()
+
+
+class Setting:
+    """A small training that uses all that a checkpoint must hold."""
+
+    def __init__(self, rate=0.05, unit=nn.Tanh, noise=0.1, seed=0, data=None):
+        torch.manual_seed(seed)
+        self.model = nn.Sequential(
+            nn.Linear(3, 4), unit(), nn.Dropout(0.2), nn.Linear(4, 1)
+        )
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), rate)
+        self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
+            self.optimizer, STEPS
+        )
+        self.generator = torch.Generator().manual_seed(seed)
+        self.buffer = Buffer()
+        self.noise = noise
+        self.data = torch.arange(9.0).view(3, 3) if data is None else data
+
+    @property
+    def state(self):
+        return {
+            "model": self.model,
+            "buffer": self.buffer,
+            "generator": self.generator,
+        }
+
+    def loss_at(self, t):
+        x = torch.randn(8, 3, generator=self.generator) + self.buffer.samples
+        self.buffer.samples = 0.9 * x + self.noise * torch.randn(8, 3)
+        loss = (self.model(x @ self.data).sum() - t / 10) ** 2
+        return loss, {"size": x.abs().max().item()}
+
+    def fit(self, folder, **changes):
+        known = {"scheduler": self.scheduler, "every": 7, "state": self.state}
+        loss_at = changes.pop("loss_at", self.loss_at)
+        steps = changes.pop("steps", STEPS)
+        arguments = known | {"name": "toy", "folder": folder} | changes
+        return fit(loss_at, self.optimizer, steps, **arguments)
+
+    def everything(self):
+        states = [
+            self.model.state_dict(),
+            self.optimizer.state_dict(),
+            self.scheduler.state_dict(),
+            self.buffer.state_dict(),
+            self.generator.get_state(),
+            torch.get_rng_state(),
+        ]
+        return fingerprint.of_values(states)
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    setting = Setting()
+    history = setting.fit(None)
+    return setting.everything(), history
+
+
+def test_it_is_the_plain_loop(undisturbed):
+    setting, losses = Setting(), []
+    for t in range(STEPS):
+        loss, _ = setting.loss_at(t)
+        setting.optimizer.zero_grad()
+        loss.backward()
+        setting.optimizer.step()
+        setting.scheduler.step()
+        losses.append(loss.item())
+    end, history = undisturbed
+    assert history.curves["loss"] == losses
+    assert setting.everything() == end
+    assert len(history.curves["size"]) == STEPS
+    assert history.resumed_at == 0 and history.seconds > 0
+
+
+def test_the_loop_is_short_enough_to_read():
+    assert len(inspect.getsource(fit).splitlines()) <= 80
+    body = inspect.getsource(fit).split('"""')[2]
+    assert len(body.strip().splitlines()) <= 45
+
+
+def test_progress_is_shown(capsys):
+    Setting().fit(None, name="show me")
+    out = capsys.readouterr().out
+    assert "show me: 100%" in out and "30/30" in out and "loss=" in out
+
+
+@pytest.mark.parametrize("step", [0, 1, 6, 7, 8, 20, 29])
+def test_the_same_cell_goes_on_after_an_interrupt(tmp_path, undisturbed, step, capsys):
+    setting = Setting()
+    with pytest.MonkeyPatch.context() as patch:
+        counted = iter(range(STEPS))
+
+        def step_or_stop(*_):
+            if next(counted) == step:
+                raise KeyboardInterrupt
+
+        patch.setattr(train, "_beyond", step_or_stop)
+        with pytest.raises(KeyboardInterrupt):
+            setting.fit(tmp_path)
+    history = setting.fit(tmp_path)
+    last_good = 7 * ((step - 1) // 7) if step else 0
+    assert history.resumed_at == last_good
+    assert (setting.everything(), history.curves) == (
+        undisturbed[0],
+        undisturbed[1].curves,
+    )
+    said = capsys.readouterr().out
+    assert (f"goes on at step {last_good} of 30, from" in said) == (step > 0)
+
+
+def test_a_finished_training_is_not_repeated(tmp_path, undisturbed):
+    first = Setting().fit(tmp_path)
+    fresh = Setting()
+    again = fresh.fit(tmp_path, loss_at=fresh.loss_at)
+    assert again == first._replace(resumed_at=STEPS)
+    assert fresh.everything() == undisturbed[0]
+    assert fresh.fit(tmp_path) == again  # the same cell run twice
+
+
+def _train_slowly(folder, result):
+    setting = Setting()
+
+    def loss_at(t):
+        time.sleep(0.01)
+        return setting.loss_at(t)
+
+    history = setting.fit(folder, loss_at=loss_at, every=2)
+    result.write_text(f"{history.resumed_at} {setting.everything()}")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL there")
+def test_sigkill_at_random_moments_then_the_same_bits(tmp_path, undisturbed):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["iclrtut.train", __name__])
+    result, file = tmp_path / "result", tmp_path / "toy.checkpoint"
+    moments = random.Random(0)
+
+    def begin():
+        running = context.Process(target=_train_slowly, args=(tmp_path, result))
+        running.start()
+        return running
+
+    written = set()
+    for _ in range(6):
+        running, before = begin(), file.exists() and file.stat().st_mtime_ns
+        while running.is_alive() and (not file.exists() or not before):
+            before = before or file.exists()
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.12))
+        running.kill()
+        running.join()
+        written.add(file.read_bytes()[:32])
+    assert len(written) > 2 and not result.exists()  # it went on between the kills
+    running = begin()
+    running.join()
+    resumed_at, end = result.read_text().split()
+    assert int(resumed_at) > 0
+    assert end == undisturbed[0]
+
+
+changes = {
+    "learning rate": lambda: Setting(rate=0.01),
+    "activation": lambda: Setting(unit=nn.SiLU),
+    "constant in an attribute": lambda: Setting(noise=0.2),
+    "seed": lambda: Setting(seed=1),
+    "data": lambda: Setting(data=torch.ones(3, 3)),
+}
+
+
+@pytest.mark.parametrize("make", changes.values(), ids=changes.keys())
+def test_a_reader_who_changed_something_sees_no_stale_result(tmp_path, make, capsys):
+    Setting().fit(tmp_path)
+    changed, alone = make(), make()
+    history = changed.fit(tmp_path)
+    assert history.resumed_at == 0
+    assert "is of other code, data, settings or weights" in capsys.readouterr().out
+    changed_end = changed.everything()
+    alone = make()
+    alone.fit(None)
+    assert alone.everything() == changed_end
+
+
+def test_more_steps_and_another_loss_start_over(tmp_path):
+    Setting().fit(tmp_path)
+    assert Setting().fit(tmp_path, steps=31).resumed_at == 0
+    setting = Setting()
+
+    def loss_at(t):
+        loss, watched = setting.loss_at(t)
+        return loss + 0.1, watched
+
+    assert setting.fit(tmp_path, loss_at=loss_at).resumed_at == 0
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stops_the_training(tmp_path, poison):
+    setting = Setting()
+
+    def loss_at(t):
+        loss, watched = setting.loss_at(t)
+        return loss * (poison if t == 17 else 1), watched
+
+    with pytest.raises(Diverged, match=f"toy: at step 17 loss is {poison}") as told:
+        setting.fit(tmp_path, loss_at=loss_at)
+    assert "the state of step 14 is back: lower the learning rate (" in str(told.value)
+    assert told.value.step == 17
+    assert len(told.value.history.curves["loss"]) == 18
+    at_14 = Setting()
+    fit(
+        at_14.loss_at,
+        at_14.optimizer,
+        14,
+        state=at_14.state,
+        folder=None,
+        name="short",
+        scheduler=at_14.scheduler,
+    )
+    assert setting.everything() == at_14.everything()
+
+
+def test_a_watched_number_has_a_limit():
+    setting = Setting()
+    with pytest.raises(
+        Diverged, match=r"size is [\d.]+, beyond its limit of 0\.5"
+    ) as e:
+        setting.fit(None, limits={"size": 0.5})
+    assert e.value.step == 0
+    assert setting.everything() == Setting().everything()
+
+
+def test_the_sign_of_a_watched_number_does_not_matter():
+    setting = Setting()
+    with pytest.raises(Diverged, match="gap is -3, beyond its limit of 2"):
+        setting.fit(
+            None,
+            loss_at=lambda t: (setting.loss_at(t)[0], {"gap": -t}),
+            limits={"gap": 2},
+        )
+
+
+def test_weights_that_end_as_nan_are_not_kept():
+    setting = Setting()
+
+    def loss_at(t):
+        loss, watched = setting.loss_at(t)
+        if t == STEPS - 1:  # finite value, infinite gradient
+            loss = loss + 0 * torch.sqrt(0 * loss)
+        return loss, watched
+
+    with pytest.raises(Diverged, match="at step 30 the weights are not finite"):
+        setting.fit(None, loss_at=loss_at)
+    assert all(p.isfinite().all() for p in setting.model.parameters())
+
+
+class Trap:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def cut(data, trap):
+    return data[:-100]
+
+
+def emptied(data, trap):
+    return b""
+
+
+def flipped(data, trap):
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+def pickled(data, trap):
+    return pickle.dumps(trap)
+
+
+def signed_pickle(data, trap):
+    return hashlib.sha256(pickle.dumps(trap)).digest() + pickle.dumps(trap)
+
+
+@pytest.mark.parametrize("damage", [cut, emptied, flipped, pickled, signed_pickle])
+def test_a_damaged_checkpoint_is_set_aside(tmp_path, undisturbed, damage, capsys):
+    Setting().fit(tmp_path)
+    file = tmp_path / "toy.checkpoint"
+    file.write_bytes(damage(file.read_bytes(), Trap(tmp_path / "mark")))
+    damaged = file.read_bytes()
+    setting = Setting()
+    assert setting.fit(tmp_path).resumed_at == 0
+    assert setting.everything() == undisturbed[0]
+    assert not (tmp_path / "mark").exists()
+    assert (tmp_path / "toy.bad").read_bytes() == damaged
+    assert "is no whole checkpoint" in capsys.readouterr().out
+    assert Setting().fit(tmp_path).resumed_at == STEPS
+
+
+def test_a_full_disk_is_told_once_and_training_goes_on(full_disk, undisturbed, capsys):
+    (full_disk / "filler").write_bytes(bytes(60_000))
+    setting = Setting()
+    setting.fit(full_disk)
+    assert setting.everything() == undisturbed[0]
+    said = capsys.readouterr().out
+    assert said.count("training goes on without checkpoints, for") == 1
+    assert "free some space" in said
+    assert [file.name for file in full_disk.iterdir()] == ["filler"]
+
+
+def test_no_permission_is_told_and_training_goes_on(locked_folder, undisturbed, capsys):
+    setting = Setting()
+    setting.fit(locked_folder)
+    assert setting.everything() == undisturbed[0]
+    said = capsys.readouterr().out
+    assert "cannot be read (Permission denied), so training starts over" in said
+    assert said.count("training goes on without checkpoints, for") == 1
+
+
+def test_bad_requests():
+    setting = Setting()
+    with pytest.raises(BadRequest, match="steps=0 and every=7"):
+        setting.fit(None, steps=0)
+    with pytest.raises(BadRequest, match="every=0"):
+        setting.fit(None, every=0)
+    with pytest.raises(BadRequest, match="limits name gpa, which is not watched"):
+        setting.fit(None, limits={"gpa": 1})
+    with pytest.raises(BadRequest, match=r"the loss has shape \(2,\)"):
+        setting.fit(None, loss_at=lambda t: (torch.zeros(2), {}))
+    with pytest.raises(BadRequest, match="state names a list as 'samples'"):
+        setting.fit(None, state={"samples": []})

@@ -1,0 +1,76 @@
+"""A chapter for tests: nothing to train, one claim of each kind."""
+
+from typing import Any, NamedTuple
+
+import pytest
+
+from iclrtut import claims
+
+
+class Settings(NamedTuple):
+    """Sizes of one profile."""
+
+    steps: int
+
+
+CHAPTER = claims.Chapter(
+    slug="toy",
+    title="A toy",
+    paper="On toys",
+    authors="Nobody",
+    url="https://example.org/toys",
+    idea="It plays.",
+    difficulty="gentle",
+    prerequisites="none",
+    settings={"smoke": Settings(1), "quick": Settings(10), "full": Settings(100)},
+    claims=(
+        claims.Claim("faster", "Is faster", "abstract", "seconds", claims.below(2)),
+        claims.Claim("better", "Is better", "table 1", "points", claims.above(0)),
+        claims.Claim(
+            "often",
+            "Is often right",
+            "section 2",
+            "share",
+            claims.above(0.5),
+            paper="0.9 (table 2)",
+            share=True,
+        ),
+    ),
+)
+
+MEASURED = {
+    "faster": {"value": 1.5},
+    "better": {"value": 3.0, "before": 1.0},
+    "often": {"value": 0.8, "successes": 8.0, "trials": 10.0},
+}
+
+
+def install(patch: pytest.MonkeyPatch) -> None:
+    """Let the toy be the only chapter."""
+
+    def chapter(slug: str) -> claims.Chapter:
+        if slug != "toy":
+            raise claims.BadRequest(f"there is no chapter {slug!r}: use one of toy.")
+        return CHAPTER
+
+    patch.setattr(claims, "slugs", lambda: ["toy"])
+    patch.setattr(claims, "chapter", chapter)
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    """A valid record of the toy, some of its keys changed."""
+    made = {
+        "schema": 1,
+        "chapter": "toy",
+        "profile": "quick",
+        "device": "cpu",
+        "device_name": "1 thread(s) of x86_64",
+        "seed": 0,
+        "versions": {"python": "3.11.7"},
+        "commit": "abc",
+        "seconds": 1.5,
+        "timings": {"training": 1.0},
+        "peak_memory_bytes": None,
+        "claims": {id: dict(numbers) for id, numbers in MEASURED.items()},
+    }
+    return made | changes
