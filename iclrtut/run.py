@@ -24,12 +24,13 @@ from iclrtut.errors import BadRequest
 class Table:
     """Rows of claims, shown as a table in a notebook and as text elsewhere."""
 
-    def __init__(self, head: list[str], rows: list[list[str]]):
-        self.head, self.rows = head, rows
+    def __init__(self, head: list[str], rows: list[list[str]], caption: str = ""):
+        self.head, self.rows, self.caption = head, rows, caption
 
     def _repr_markdown_(self) -> str:
         lines = [self.head, ["---"] * len(self.head), *self.rows]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return f"{self.caption}\n\n{table}"
 
     def __repr__(self) -> str:
         return "\n".join(" · ".join(line) for line in [self.head, *self.rows])
@@ -110,18 +111,18 @@ class Run:
 
     def claims(self, *ids: str) -> Table:
         """The table of these claims (all measured ones if none is named)."""
-        head = ["claim", "this run", "over seeds, 95 %", "holds when", "verdict"]
-        return Table(head, [self._row(id) for id in ids or self.measured])
+        named = [self.chapter.claim(id) for id in ids or self.measured]
+        statistics = dict.fromkeys(claim.statistic for claim in named)
+        head = ["claim", "this run", "over seeds, 95 %", "holds when the", "verdict"]
+        rows = [self._row(claim) for claim in named]
+        return Table(head, rows, f"*Measured: {'; '.join(statistics)}.*")
 
-    def _row(self, id: str) -> list[str]:
-        claim = self.chapter.claim(id)
-        paper = f"; the paper: {claim.paper}" if claim.paper else ""
-        here = ledger.number(self.measured[id]["value"])
-        found = self._recorded(id)
+    def _row(self, claim: claims.Claim) -> list[str]:
+        paper = f" *The paper: {claim.paper}.*" if claim.paper else ""
+        what = f"**{claim.id}** {claim.sentence} ({claim.source}).{paper}"
+        here = ledger.number(self.measured[claim.id]["value"])
+        found = self._recorded(claim.id)
         row = ledger.row(self.chapter, claim, found) if found else None
-        what = (
-            f"**{id}**: {claim.sentence} ({claim.source}). *{claim.statistic}*{paper}"
-        )
         over = f"{ledger.measured(row)}, {row['seeds']} seeds" if row else "–"
         verdict = f"**{row['verdict']}**" if row else "no records yet"
         if self.profile not in ledger.JUDGED:

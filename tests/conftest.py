@@ -1,9 +1,144 @@
-"""Bad days that several tests need: a full disk, a folder without permission."""
+"""What tests share: the built site, a browser without a network, and bad days."""
 
+import functools
+import gzip
+import http.server
+import importlib.util
 import os
 import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
+
+TREE = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TREE / "book" / "_ext"))
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def tool(name: str) -> ModuleType:
+    """A script of tools/, as a module of its own name (`site` is taken by Python)."""
+    file = TREE / "tools" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"tools_{name}", file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Gzip(http.server.SimpleHTTPRequestHandler):
+    """Serve files as a web server does: text compressed."""
+
+    def do_GET(self) -> None:
+        """Answer one request; its weight goes into the server's log."""
+        file = Path(self.translate_path(self.path))
+        if not file.is_file():
+            return self.send_error(404)
+        body = file.read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Type", self.guess_type(str(file)))
+        if file.suffix not in {".woff", ".woff2", ".png"}:
+            body = _packed(file, file.stat().st_mtime)
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        return None
+
+    def log_message(self, *words: Any) -> None:
+        """Say nothing."""
+
+
+@functools.cache
+def _packed(file: Path, changed: float) -> bytes:
+    return gzip.compress(file.read_bytes(), 6)
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    """The folder of the built site; built now if it is missing or stale."""
+    from filelock import FileLock
+
+    site = tool("site")
+    (TREE / "_build").mkdir(exist_ok=True)
+    with FileLock(TREE / "_build" / "site.lock"):
+        if not site.fresh():
+            site.build()
+    return TREE / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def site(built: Path) -> Iterator[str]:
+    """The address of the built site on this machine."""
+    serve = functools.partial(Gzip, directory=str(built))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    path = tool("browser").chromium()
+    if path is None:
+        pytest.fail("no Chromium was found: install it, or run `make test`.")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A tab that reaches this machine only; asking for more fails the test."""
+    tab = open_tab(browser)
+    yield tab.page
+    tab.page.context.close()
+    assert tab.foreign == []
+
+
+def open_tab(browser: Any, **options: Any) -> SimpleNamespace:
+    """A tab in a context of its own.
+
+    Returns:
+        page; foreign, the requests to other hosts, which are refused; errors, what
+        the console and the page complained about.
+    """
+    context = browser.new_context(**options)
+    tab = SimpleNamespace(page=None, foreign=[], errors=[])
+
+    def only_here(route: Any) -> None:
+        url = route.request.url
+        if url.startswith(("http://127.0.0.1:", "file:", "data:", "blob:")):
+            route.continue_()
+        else:
+            tab.foreign.append(url)
+            route.abort()
+
+    def complain(message: Any) -> None:
+        if message.type == "error":
+            tab.errors.append(message.text)
+
+    context.route("**/*", only_here)
+    tab.page = context.new_page()
+    tab.page.on("console", complain)
+    tab.page.on("pageerror", lambda error: tab.errors.append(str(error)))
+    return tab
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def main() -> None:
 
 def env() -> None:
     """Make .venv from requirements.txt, unless it stands already."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036
         sys.exit(
             f"make: Python {sys.version.split()[0]} is too old: use 3.11 or newer."
         )
@@ -112,8 +112,11 @@ def test() -> None:
     run("tools/site.py", remedy="mend the page named above")
     one_thread = {"ICLRTUT_PROFILE": "smoke", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [PYTHON, "-m", "pytest", "-n2", "--dist=loadgroup", f"--junitxml={report}"]
-        + ["--nbval-lax", "--nbval-cell-timeout=300", "tests", "notebooks"],
+        [
+            *(PYTHON, "-m", "pytest", "-n2", "--dist=loadgroup"),
+            *(f"--junitxml={report}", "--nbval-lax", "--nbval-cell-timeout=300"),
+            *("tests", "notebooks"),
+        ],
         env=os.environ | one_thread,
     )
     if done.returncode:

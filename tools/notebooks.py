@@ -24,7 +24,9 @@ def digest(slug: str, profile: str) -> str:
     """A fingerprint of all that a chapter's outputs depend on."""
     package = TREE / "iclrtut"
     files = [f for end in ("*.py", "*.js", "*.css") for f in package.glob(end)]
-    files += package.glob(f"chapters/{slug}.*")
+    files += package.glob(f"*/{slug}.*")
+    # Prose and tables say what the records say.
+    files += (TREE / "records" / slug).glob("*.json")
     files += [TREE / "book" / "chapters" / f"{slug}.md", TREE / "requirements.txt"]
     found = hashlib.sha256(profile.encode())
     for file in sorted(files):
@@ -78,7 +80,7 @@ def tidy(notebook: Any) -> Any:
 
 
 def join_streams(outputs: list[Any]) -> list[Any]:
-    """Join neighbouring outputs of one stream; of a progress bar keep the last state."""
+    """Join neighbouring outputs of one stream; of a progress bar keep the end."""
     joined: list[Any] = []
     for output in outputs:
         last = joined[-1] if joined else {}

@@ -3,6 +3,8 @@
 Run as `python tools/site.py`. The notebooks must have been made: nothing is executed.
 """
 
+import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,8 @@ TREE = Path(__file__).resolve().parents[1]
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 # --all: an incremental build with -W succeeds the second time, whatever is wrong.
 STRICT = ("--all", "-W", "-n", "--keep-going", "-q")
+SOURCES = ("_*.yml", "book/**/*", "notebooks/*.ipynb", "records/*/*.json")
+CODE = ("tools/site.py", "iclrtut/*.py", "iclrtut/chapters/*.py")
 
 
 def contents(tree: Path = TREE) -> list[str]:
@@ -20,6 +24,22 @@ def contents(tree: Path = TREE) -> list[str]:
     toc = yaml.safe_load((tree / "_toc.yml").read_text(encoding="utf-8"))
     parts = [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
     return [toc["root"], *parts]
+
+
+def digest(tree: Path = TREE) -> str:
+    """A fingerprint of all that the site is built from."""
+    found = hashlib.sha256()
+    for file in sorted(f for glob in SOURCES + CODE for f in tree.glob(glob)):
+        if file.is_file() and "__pycache__" not in file.parts:
+            found.update(file.relative_to(tree).as_posix().encode())
+            found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+def fresh(tree: Path = TREE) -> bool:
+    """Whether the site was built from what stands here now, without a warning."""
+    stamp = tree / "_build" / "site.stamp"
+    return stamp.is_file() and stamp.read_text() == digest(tree)
 
 
 def build(tree: Path = TREE) -> Path:
@@ -36,10 +56,14 @@ def build(tree: Path = TREE) -> Path:
             (tree / f"{page}{ending}").is_file() for ending in (".md", ".ipynb")
         ):
             sys.exit(f"site: {page} is missing: run `python tools/make.py notebooks`.")
+    made_from = digest(tree)
+    stamp = tree / "_build" / "site.stamp"
+    stamp.unlink(missing_ok=True)
+    shutil.rmtree(tree / "_build" / "html", ignore_errors=True)
     command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(tree), *STRICT]
-    done = subprocess.run(command, cwd=tree)
-    if done.returncode:
+    if subprocess.run(command, cwd=tree).returncode:
         sys.exit("site: the build gave warnings: mend what is named above.")
+    stamp.write_text(made_from)
     return tree / "_build" / "html"
 
 

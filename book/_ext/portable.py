@@ -147,9 +147,8 @@ class Portable(SphinxTransform):
                 title = f"Equation ({number}) is checked by running: see the check"
                 tick = nodes.inline("", "", classes=["tick"])
                 tick += to(first[number], "✓", {first[number]: title})
-                node.replace_self(
-                    Block("", node.deepcopy(), tick, classes=["equation"])
-                )
+                whole = Block("", node.deepcopy(), tick, classes=["equation"])
+                node.parent.replace(node, whole)
 
     def links(self) -> None:
         """Resolve links to this page's anchors and name what they lead to."""

@@ -17,6 +17,11 @@
     all(selector).forEach((control) => control.setAttribute("aria-label", name));
   }
 
+  // The button shows its own words; a label that differs hides them from voice control.
+  all(".search-button-field").forEach((button) => button.removeAttribute("aria-label"));
+  // Docutils gives references roles that ARIA no longer has.
+  all(".citation-list, .citation").forEach((node) => node.removeAttribute("role"));
+
   // What scrolls sideways can be reached by keyboard.
   const reach = () =>
     all(".bd-article :is(pre, div.math, .pst-scrollable-table-container)").forEach((box) => {

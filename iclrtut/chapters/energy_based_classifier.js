@@ -252,7 +252,7 @@ function classifier() {
   const labels = payload.labels ?? Array.from(net.logits(examples[0].pixels), (_, y) => y);
   const name = `play${Math.random()}`;
   const { node: status, say } = announcer();
-  const LAST = 100, FAR = 20;
+  const LAST = 300, FAR = 20;
 
   // The walk starts at walk[0] and stands at walk[k]; the same seed walks the same way.
   const chosen = [0, 1];
@@ -287,7 +287,7 @@ function classifier() {
     timer = setInterval(() => {
       go(k + 1);
       if (k >= LAST || lost() || !root.isConnected) stop();
-    }, 60);
+    }, 30);
   };
   const mixed = () => examples[chosen[0]].pixels.map((a, i) =>
     a + mix.value * (examples[chosen[1]].pixels[i] - a));
@@ -331,7 +331,7 @@ function classifier() {
   const warning = el("p", { class: "warning", role: "status" });
   const ends = [...reference.lse.digits, ...reference.lse.noise];
   const chart = plot({ x: [0, LAST], y: [0, 1], xlabel: "step", ylabel: "LSE",
-    xticks: [0, 25, 50, 75], height: 190 });
+    xticks: [0, 100, 200], height: 190 });
   const band = draw("rect", { x: chart.left, fill: "var(--data)", "fill-opacity": 0.25,
     width: chart.right - chart.left });
   const note = draw("text", { x: chart.right, y: 14, "text-anchor": "end" },
@@ -389,9 +389,9 @@ function classifier() {
         button("Clear", () => begin(new Float64Array(height * width).fill(-1))),
         button("Noise", noise)),
       lifting.node,
-      el("div", { class: "columns" }, density.node, mass.node)),
+      el("div", { class: "columns two" }, density.node, mass.node)),
     group("3. Walk uphill",
-      el("div", { class: "columns" },
+      el("div", { class: "columns two" },
         el("div", {}, steps.node,
           el("div", { class: "buttons" }, running,
             button("One step", () => { stop(); if (k < LAST) go(k + 1); }),
@@ -589,7 +589,7 @@ function sampler() {
   };
 
   root.append(
-    el("div", { class: "columns" },
+    el("div", { class: "columns two" },
       el("div", {}, chart.node,
         el("p", { class: "help" }, "Twelve chains, and where 2000 end. Dash-dotted: the target."),
         el("div", { class: "facts" }, ...facts.flatMap(({ name, value }) => [name, value])),

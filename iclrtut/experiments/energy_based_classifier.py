@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iclrtut import data as sets
-from iclrtut import metrics
+from iclrtut import metrics, play
 from iclrtut.chapters.energy_based_classifier import (
     Net,
     Refinement,
@@ -243,7 +243,7 @@ def _train(
     keep: bool = True,
 ) -> History:
     s = run.settings
-    adam = torch.optim.Adam(model.parameters(), lr=s.rate)
+    adam = torch.optim.Adam(model.parameters(), lr=s.rate, fused=True)
     return fit(
         loss_at,
         adam,
@@ -616,7 +616,7 @@ def measure_overhead(run: Any, data: Data) -> Measured:
     """Seconds of a training step, JEM and softmax in turn, median of five rounds."""
     s = run.settings
     model, buffer = net(run), _buffer(run, data, "overhead")
-    adam = torch.optim.Adam(model.parameters(), lr=s.rate)
+    adam = torch.optim.Adam(model.parameters(), lr=s.rate, fused=True)
     losses = {
         "softmax": _softmax_loss(s, model, data.x, data.y, buffer.generator),
         "jem": _jem_loss(s, model, data, buffer),
@@ -664,3 +664,33 @@ def reliability(
     right = (guess == y).double()
     parts = [(confidence[i], right[i]) for i in order.tensor_split(bins) if len(i)]
     return [float(c.mean()) for c, _ in parts], [float(r.mean()) for _, r in parts]
+
+
+def playground(run: Any, data: Data, model: Net) -> dict[str, Any]:
+    """What the page needs to run the digits net by itself, as its script asks.
+
+    A network for photographs is too large for a page: then the page shows the idea.
+    """
+    if data.x.shape[1:] != (1, 8, 8):
+        return {"mode": "idea"}
+    digits, labels = data.x_test.cpu(), data.y_test.cpu()
+    noise = torch.empty_like(digits).uniform_(
+        -1, 1, generator=run.generator("play", "cpu")
+    )
+    first = [int((labels == label).nonzero()[0]) for label in labels.unique()]
+    reference: dict[str, dict[str, list[float]]] = {"lse": {}, "mass": {}}
+    for name, x in {"digits": data.x_test, "noise": noise.to(data.x.device)}.items():
+        heights = log_density(logits_of(model, x))
+        for score, values in {"lse": heights, "mass": mass_score(model, x)}.items():
+            marks = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95]).to(values)
+            reference[score][name] = values.quantile(marks).tolist()
+    return {
+        "mode": "digits",
+        "model": play.export(model),
+        "shape": [1, 8, 8],
+        "examples": [
+            {"pixels": digits[i].flatten().tolist(), "label": int(labels[i])}
+            for i in first
+        ],
+        "reference": reference,
+    }

@@ -88,7 +88,7 @@ def fake_sets(monkeypatch, jpeg):
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (160, 32, 32, 3), dtype=np.uint8)
     images[100:, 0, 0] = 255  # marks the test part
-    labels = np.arange(160, dtype=np.uint8) % 10
+    labels = np.arange(160, dtype=np.uint8) % 3
     arrays = {
         "cifar10": {
             "train_images": images[:100],
@@ -112,10 +112,12 @@ def test_cifar_keeps_its_test_part(monkeypatch):
     for part in (data.x, data.x_judge, data.x_validation):
         assert not (part[:, :, 0, 0] == 1).all(1).any()
     assert [len(part) for part in data[::2]] == [50, 20, 10, 40]
-    known = arrays["cifar10"]["test_images"].transpose(0, 3, 1, 2) / 127.5 - 1
-    table = {z.astype(np.float32).tobytes(): i for i, z in enumerate(known)}
-    places = [table[z.numpy().tobytes()] for z in data.x_test]
-    assert [i % 10 for i in places] == data.y_test.tolist()
+    pixels = ((data.x_test + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    known = arrays["cifar10"]["test_images"]
+    places = [int((known == z).all((1, 2, 3)).nonzero()[0][0]) for z in pixels]
+    assert [(100 + i) % 3 for i in places] == data.y_test.tolist()
+    assert len(set(places)) == 40
+    assert data.x.min() >= -1
 
 
 @pytest.mark.parametrize("jpeg", [True, False])
@@ -275,7 +277,7 @@ def test_a_batch_is_data_with_the_noise_of_the_recipe():
 
 
 def test_jem_learns_digits():
-    run = start("quick", steps=150, warmup=20, judge_steps=150)
+    run = start("quick", steps=80, warmup=20, batch=32)
     data = lab.digits(run)
     plain, joint = lab.train_softmax(run, data), lab.train_jem(run, data)
     assert plain.buffer is None
@@ -292,9 +294,9 @@ def test_jem_learns_digits():
 
 
 def test_the_plane_is_learnt_a_little():
-    run = start("quick", plane_steps=150, warmup=20)
+    run = start("quick", plane_steps=200, warmup=20, rate=1e-2)
     trained = lab.train_plane(run)
-    assert lab.kl_on_grid(trained.model) < 1.0
+    assert lab.kl_on_grid(trained.model) < 1.2 < lab.kl_on_grid(jem.mlp(0))
     assert trained.buffer.slots.abs().max() <= 2
 
 
@@ -330,7 +332,7 @@ def test_accuracy_calibration_and_likelihood_by_hand():
     accuracy = lab.measure_accuracy(run, data, sure, unsure)["accuracy"]
     assert accuracy == {"value": 0.0, "softmax": 100.0, "jem": 100.0}
     numbers = lab.measure_calibration(run, data, sure, unsure)["calibrated"]
-    p = unsure(data.x_test).softmax(1).max(1).values
+    p = unsure(data.x_test).detach().softmax(1).max(1).values
     assert numbers["jem_overconfidence"] == pytest.approx(float(p.mean()) - 1)
     assert numbers["jem"] == pytest.approx(1 - float(p.mean()), abs=1e-5)
     assert numbers["value"] == pytest.approx(numbers["softmax"] - numbers["jem"])
@@ -429,14 +431,14 @@ def test_generation_is_judged_by_distances_and_by_the_judge():
     judge = lab.train_judge(run, data)
     x = data.x_test
     drawn = {
-        "test": x, "training": data.x[:100], "buffer": x, "gaussian": x + 0.5,
+        "test": x, "training": data.x[:100], "buffer": x + 0.01, "gaussian": x + 0.5,
         "chains": x + 0.25, "noise": torch.rand_like(x) * 2 - 1,
         "conditional": x[:20], "wanted": judge(x[:20]).argmax(1),
     }  # fmt: skip
     found = lab.measure_generation(run, data, judge, drawn)
     numbers = found["generates_buffer"]
-    assert abs(numbers["buffer"]) < 1e-4
-    assert numbers["nearest_buffer"] == pytest.approx(numbers["nearest_test"])
+    assert 0 < numbers["buffer"] < numbers["chains"] < numbers["gaussian"]
+    assert numbers["nearest_buffer"] == pytest.approx(numbers["nearest_test"], rel=0.1)
     by_hand = np.linalg.norm(
         x.flatten(1).numpy()[:, None] - data.x.flatten(1).numpy()[None], axis=2
     )

@@ -78,7 +78,7 @@ def train(run: Any, mu: Tensor) -> tuple[Shrink, History]:
 
     def loss_at(t: int) -> tuple[Tensor, dict[str, float]]:
         x = mu + torch.randn(256, len(mu), generator=generator)
-        return (model(x) - mu).square().sum(1).mean(), {"c": float(model.c)}
+        return (model(x) - mu).square().sum(1).mean(), {"c": model.c.item()}
 
     history = fit(
         loss_at,

@@ -1,0 +1,110 @@
+"""How fast the sampler is: against a careful reader's loop, and against the bound.
+
+The bound is one forward pass and one backward pass to the input, and nothing else. The
+three are timed in turn, so that a busy machine slows all alike; ratios are medians over
+rounds. Writes records/energy_based_classifier/bench-<device>.json.
+
+    python benchmarks/energy_based_classifier.py
+"""
+
+import copy
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from iclrtut.chapters.energy_based_classifier import (
+    Net,
+    digits_net,
+    langevin,
+    wide_resnet,
+)
+from iclrtut.files import write_atomic
+
+BATCH, STEPS, ROUNDS = 64, 20, 15
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+RECORDS = Path(__file__).resolve().parents[1] / "records" / "energy_based_classifier"
+
+
+def transcription(net: Net, x: Tensor, steps: int, generator: torch.Generator) -> None:
+    """The sampler with `backward()`, as a careful reader writes it."""
+    for _ in range(steps):
+        x = x.detach().requires_grad_()
+        net(x).logsumexp(1).sum().backward()
+        noise = torch.randn(x.shape, generator=generator, device=x.device)
+        x = x.detach() + 1.0 * x.grad + 0.01 * noise
+
+
+def bound(net: Net, x: Tensor, steps: int, weights: Tensor) -> None:
+    """Forward and backward to the input, for weights that need no gradient."""
+    for _ in range(steps):
+        x = x.detach().requires_grad_()
+        torch.autograd.grad(net(x), x, weights)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def measure(net: Net, steps: int) -> dict[str, float]:
+    """Steps a second of the sampler, and its ratios to loop and bound."""
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    x = torch.rand(BATCH, *net.shape, generator=generator, device=DEVICE) * 2 - 1
+    weights = net(x).detach().softmax(1)
+    frozen = copy.deepcopy(net).requires_grad_(False)
+    calls = {
+        "package": lambda: langevin(net, x, steps, 1.0, 0.01, generator),
+        "loop": lambda: transcription(net, x, steps, generator),
+        "bound": lambda: bound(frozen, x, steps, weights),
+    }
+    rounds = [{k: seconds(call) for k, call in calls.items()} for _ in range(ROUNDS)]
+    ratio = {
+        k: statistics.median(r[k] / r["package"] for r in rounds[2:])
+        for k in ("loop", "bound")
+    }
+    median = statistics.median(r["package"] for r in rounds[2:])
+    return {
+        "steps_per_second": steps / median,
+        "over_loop": ratio["loop"],
+        "of_bound": ratio["bound"],
+    }
+
+
+def main() -> None:
+    """Measure both networks, print a table, write the record."""
+    torch.set_num_threads(1)
+    nets = {
+        "digits net": (digits_net(0), STEPS),
+        "WRN-10-2": (wide_resnet(10, 2, 0), 2),
+    }
+    found = {k: measure(net.to(DEVICE), steps) for k, (net, steps) in nets.items()}
+    print(
+        f"{'sampler, batch of 64':22} {'steps/s':>9} {'of bound':>9} {'over loop':>10}"
+    )
+    for name, row in found.items():
+        rate, loop, limit = row.values()
+        print(f"{name:22} {rate:9.1f} {limit:9.2f} {loop:10.2f}")
+    record = {
+        "device": DEVICE.type,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "batch": BATCH,
+        "sampler": found,
+    }
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(record, indent=2) + "\n"
+    write_atomic(RECORDS / f"bench-{DEVICE.type}.json", text.encode())
+
+
+if __name__ == "__main__":
+    main()

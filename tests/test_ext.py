@@ -1,0 +1,232 @@
+"""The book's Sphinx extensions, on tiny documents."""
+
+import io
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import buttons
+import pages
+import portable
+import pytest
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace
+
+TREE = Path(__file__).resolve().parents[1]
+CONFIG = {
+    "extensions": ["myst_nb", "portable"],
+    "myst_enable_extensions": ["dollarmath"],
+    "myst_dmath_double_inline": True,
+    "nb_execution_mode": "off",
+    "html_theme": "basic",
+    "nitpicky": True,
+}
+
+
+def notebook(printed: str, text: str) -> str:
+    """A notebook of one text cell and one code cell that printed something."""
+    stream = {"output_type": "stream", "name": "stdout", "text": printed}
+    shared = {"metadata": {}, "id": "a"}
+    cells = [
+        {"cell_type": "markdown", "source": text, **shared},
+        {
+            "cell_type": "code",
+            "source": "close()",
+            "execution_count": 1,
+            "outputs": [stream],
+            **(shared | {"id": "b"}),
+        },
+    ]
+    kernel = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3"},
+        "language_info": {"name": "python"},
+    }
+    whole = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(whole)
+
+
+def render(folder: Path, text: str, **config: Any) -> tuple[str, str]:
+    """Build one page; its HTML and the warnings."""
+    ending = ".ipynb" if text.startswith("{") else ".md"
+    title = "" if ending == ".ipynb" else "# Page\n\n"
+    (folder / f"index{ending}").write_text(title + text, encoding="utf-8")
+    warnings = io.StringIO()
+    with docutils_namespace():
+        app = Sphinx(
+            folder, None, folder / "out", folder / "trees", "html",
+            confoverrides=CONFIG | config, status=None, warning=warnings,
+        )  # fmt: skip
+        app.build()
+    html = (folder / "out" / "index.html").read_text(encoding="utf-8")
+    return html, re.sub(r"\x1b\[\S*?m", "", warnings.getvalue())
+
+
+def test_numbered_equations_get_anchors_and_links_resolve(tmp_path):
+    html, warnings = render(
+        tmp_path,
+        "$$\nx = 1 \\tag{7}\n$$\n\n$$y \\tag{8a, def.}$$\n\nBy [(7)](#eq-7) and (8a).",
+    )
+    assert warnings == ""
+    assert 'id="eq-7"' in html and 'id="eq-8a"' in html
+    link = re.search(r'<a class="reference internal" href="#eq-7"[^>]*>', html)
+    assert link and 'title="Equation (7)"' in link[0]
+    assert 'href="#eq-8a"' in html  # a bare mention is linked too
+
+
+def test_an_equation_goes_to_mathjax_as_it_is(tmp_path):
+    html, warnings = render(
+        tmp_path,
+        "$$\n\\begin{aligned} a &= b \\\\ &= c \\end{aligned} \\tag{1}\n$$\n",
+    )
+    assert warnings == ""
+    assert r"\begin{split}" not in html
+    assert re.search(r"\\\[\s*\\begin\{aligned\}.*\\tag\{1\}\s*\\\]", html, re.DOTALL)
+
+
+def test_multiline_equation_with_tag_renders(tmp_path, browser):
+    vendor = TREE / "book" / "_static" / "vendor" / "mathjax" / "tex-chtml.js"
+    render(
+        tmp_path,
+        "> **Proposition 1 (sum).** So\n> $$\n> \\begin{aligned} a &= b \\\\\n"
+        "> &= c \\end{aligned} \\tag{1}\n> $$\n",
+        mathjax_path=vendor.as_uri(),
+    )
+    tab = browser.new_page()
+    tab.goto((tmp_path / "out" / "index.html").as_uri())
+    tab.wait_for_selector("#eq-1 mjx-container")
+    assert tab.locator("mjx-merror, [data-mjx-error]").count() == 0
+    assert tab.locator("mjx-assistive-mml mlabeledtr").count() == 1
+    tab.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("$$a \\tag{1}$$\n\n$$b \\tag{1}$$", "Equation (1) stands twice"),
+        ("> **Lemma 2.** a\n\n> **Lemma 2 (b).** c", "Lemma 2 (b) stands twice"),
+        ("See [(9)](#eq-9).", "eq-9"),
+        ("$$a \\tag{1}$$\n\nSee [(2)](#eq-1).", "the link (2) leads to eq-1"),
+        ("> **Excercise 1 (5 min).** a", "no kind of box"),
+        ("<details><summary>Solution 1</summary>\ntext\n</details>", "blank line"),
+        ("<details><summary>Solution 1</summary>\n\ntext", "do not pair"),
+        (
+            notebook("✓ (3) sum, within 1\n", "# Page\n\n$$a \\tag{1}$$"),
+            "no equation (3)",
+        ),
+    ],
+)
+def test_what_fails_the_build(tmp_path, text, complaint):
+    assert complaint in render(tmp_path, text)[1]
+
+
+def test_quotes_become_boxes(tmp_path):
+    html, warnings = render(
+        tmp_path,
+        "> **Exercise 2 (10 min, easy).** Show it.\n\n> **Take away.** All.\n\n"
+        "> A quotation stays one.\n\nSee [it](#exercise-2).",
+    )
+    assert warnings == ""
+    box = re.search(r'<div[^>]*id="exercise-2"[^>]*>', html)
+    assert box and 'class="box exercise"' in box[0] and "Exercise 2" in box[0]
+    assert '<span class="note"> (10 min, easy).</span>' in html
+    assert 'class="box take-away"' in html
+    assert html.count("<blockquote") == 1
+    assert 'title="Exercise 2 (10 min, easy)"' in html
+
+
+def test_folds_keep_their_markdown(tmp_path):
+    html, warnings = render(
+        tmp_path,
+        "<details><summary><b>Solution 2</b></summary>\n\n**bold** and $x$\n\n"
+        "```python\na = 1\n```\n\n</details>\n\nSee [it](#solution-2).",
+    )
+    assert warnings == ""
+    assert '<details class="fold" id="solution-2">' in html
+    assert "<strong>bold</strong>" in html and "highlight-python" in html
+
+
+def test_check_lines_link_both_ways(tmp_path):
+    html, warnings = render(
+        tmp_path,
+        notebook(
+            "✓ (3) (4) the joint, within 1e-12\n✓ (4) again, within 1e-12\n",
+            "# Page\n\n$$a \\tag{3}$$\n\n$$b \\tag{4}$$",
+        ),
+    )
+    assert warnings == ""
+    assert 'class="checks"' in html and html.count('class="check"') == 2
+    for number in "34":
+        assert len(re.findall(rf'href="#eq-{number}"', html)) >= 1
+        assert len(re.findall(rf'id="check-{number}"', html)) == 1
+        assert f'href="#check-{number}"' in html
+        assert len(re.findall(rf'id="eq-{number}"', html)) == 1
+
+
+def test_other_output_stays_as_it_is(tmp_path):
+    html, _ = render(tmp_path, notebook("✓ (1) a\nT = 5e-05\n", "# Page\n\n$$a$$"))
+    assert 'class="checks"' not in html and "T = 5e-05" in html
+
+
+def test_drawings_are_set_inline(tmp_path):
+    svg = '<svg aria-labelledby="a b"><title id="a">t</title></svg>'
+    (tmp_path / "curve.svg").write_text(svg)
+    html, warnings = render(tmp_path, "![A curve & more](curve.svg)")
+    assert warnings == ""
+    assert '<svg aria-label="A curve &amp; more">' in html and "<img" not in html
+
+
+def test_buttons_of_a_notebook_and_of_a_page():
+    theme = {
+        "repository_url": "https://github.com/o/r",
+        "repository_branch": "main",
+        "launch_buttons": {"colab_url": "https://colab.research.google.com"},
+    }
+    found = {b["name"]: b for b in buttons.page_links("notebooks/a", ".ipynb", theme)}
+    assert found["colab"]["url"] == (
+        "https://colab.research.google.com/github/o/r/blob/main/notebooks/a.ipynb"
+    )
+    assert found["download"]["download"]
+    assert found["source"]["url"].endswith("/blob/main/book/chapters/a.md")
+    [only] = buttons.page_links("book/preface", ".md", theme)
+    assert only["url"] == "https://github.com/o/r/blob/main/book/preface.md"
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "shown"),
+    [
+        (4.378, 3.998, 4.758, "4.38 [4.00, 4.76]"),
+        (-0.0194, -0.0303, -0.00855, "−0.019 [−0.030, −0.009]"),
+        (0.9712, 0.951, 0.982, "0.971 [0.951, 0.982]"),
+        (1234.0, 1034.0, 1434.0, "1,234 [1,034, 1,434]"),
+        (0.5, float("nan"), float("nan"), "0.5"),
+        (1.0, 1.0, 1.0, "1.000 [1.000, 1.000]"),
+    ],
+)
+def test_numbers_have_the_digits_that_their_interval_bears_out(mean, low, high, shown):
+    assert pages.measured({"mean": mean, "low": low, "high": high}) == shown
+
+
+def test_durations_as_a_reader_says_them():
+    spoken = [pages.duration(s) for s in (0.42, 58.2, 119, 720, 9000)]
+    assert spoken == ["0.4 s", "58 s", "119 s", "12 min", "2.5 h"]
+
+
+@pytest.mark.parametrize("side", ["above", "below"])
+def test_the_whisker_tints_the_side_on_which_a_claim_holds(side):
+    row = {"mean": 2.0, "low": 1.0, "high": 3.0, "verdict": "holds"}
+    svg = pages.whisker(row, SimpleNamespace(side=side, bound=0.0))
+    start, width = map(float, re.search(r' x="(.*?)" width="(.*?)"', svg).groups())
+    dot = float(re.search(r'cx="(.*?)"', svg)[1])
+    assert (start <= dot <= start + width) == (side == "above")
+
+
+def test_verdicts_are_counted_in_their_order():
+    words = ["does not hold", "holds", "holds", "undecided"]
+    said = re.sub("<.*?>", "", pages.tally([{"verdict": word} for word in words]))
+    assert " ".join(said.split()) == "2 hold 1 does not hold 1 undecided"
+
+
+def test_every_kind_of_box_has_an_anchor_of_its_own():
+    assert len({portable.slug(kind) for kind in portable.KINDS}) == len(portable.KINDS)

@@ -1,0 +1,330 @@
+"""The built site, walked in a browser with the network off."""
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+
+import pytest
+from bs4 import BeautifulSoup
+from conftest import TREE, open_tab, tool
+
+pytestmark = pytest.mark.xdist_group("site")
+
+PAGES = tool("site").contents()
+NOTEBOOKS = [page for page in PAGES if page.startswith("notebooks/")]
+AXE = TREE / "tests" / "vendor" / "axe.min.js"
+MIB = 2**20
+# One walk over a page; the tests below ask about one aspect each.
+FACTS = """() => ({
+  formulas: document.querySelectorAll("mjx-container").length,
+  spoken: document.querySelectorAll("mjx-container mjx-assistive-mml math").length,
+  broken: [...document.querySelectorAll("mjx-merror, [data-mjx-error]")]
+    .map((node) => node.dataset.mjxError || node.textContent),
+  unread: document.querySelectorAll(".math").length
+    && !document.querySelector("mjx-container"),
+  mute: [...document.querySelectorAll("img, svg, canvas")].filter((node) => {
+    if (node.closest("[aria-hidden=true], [role=img] *, .thebe")) return false;
+    const name = node.getAttribute("alt") ?? node.getAttribute("aria-label")
+      ?? node.querySelector("title")?.textContent
+      ?? (node.closest("[role=img]") ?? node.closest("button, label"))?.textContent;
+    return !name || /^[0-9a-f]{20,}|\\.(png|svg)$/.test(name);
+  }).map((node) => node.outerHTML.slice(0, 120)),
+})"""
+WIDER = """() => document.documentElement.scrollWidth > innerWidth
+  ? [...document.querySelectorAll(".bd-main *")]
+      .filter((node) => node.getBoundingClientRect().right > innerWidth + 1)
+      .map((node) => node.tagName + "." + node.className).slice(0, 5)
+  : []"""
+VIOLATIONS = """(rules) => axe.run(document, {
+  runOnly: rules ?? undefined, rules: {region: {enabled: false}},
+  resultTypes: ["violations"],
+}).then((found) => found.violations.flatMap((rule) => rule.nodes.map(
+  (node) => rule.id + ": " + node.html.slice(0, 160))))"""
+
+
+def typeset(page: Any) -> None:
+    """Wait until MathJax has set every formula."""
+    page.wait_for_load_state("load")
+    page.evaluate("() => window.MathJax?.startup?.promise")
+
+
+@pytest.fixture(scope="session")
+def visits(site, browser):
+    """Every page, visited once: what it asked for, said, weighs and shows."""
+    return {name: visit(f"{site}/{name}.html", browser) for name in PAGES}
+
+
+def visit(url: str, browser: Any) -> SimpleNamespace:
+    """Walk over one page at two widths and in both themes."""
+    tab = open_tab(browser, viewport={"width": 1280, "height": 900})
+    page, weights, missing = tab.page, [], []
+
+    def weigh(response: Any) -> None:
+        if response.status >= 400:
+            missing.append(response.url)
+        weights.append(int(response.headers.get("content-length", 0)))
+
+    page.on("response", weigh)
+    page.goto(url)
+    typeset(page)
+    found = SimpleNamespace(
+        weight=sum(weights), missing=missing, **page.evaluate(FACTS)
+    )
+    page.add_script_tag(path=AXE)
+    found.light = page.evaluate(VIOLATIONS)
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    page.wait_for_timeout(400)
+    found.dark = page.evaluate(VIOLATIONS, ["color-contrast", "link-in-text-block"])
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_timeout(200)
+    found.wider = page.evaluate(WIDER)
+    found.foreign, found.errors = tab.foreign, tab.errors
+    page.context.close()
+    return found
+
+
+def soup(built: Path, name: str) -> BeautifulSoup:
+    return BeautifulSoup((built / f"{name}.html").read_text("utf-8"), "html.parser")
+
+
+def test_the_site_was_built_without_a_warning(built):
+    assert tool("site").fresh()
+
+
+def test_there_are_as_many_pages_as_the_contents_name(built):
+    made = {f.relative_to(built).as_posix()[:-5] for f in built.rglob("*.html")}
+    made = {name for name in made if not name.startswith("_")}
+    assert made - {"index", "search"} == set(PAGES)
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    "aspect",
+    ["foreign", "missing", "errors", "broken", "mute", "light", "dark", "wider"],
+)
+def test_a_page_has_no(visits, name, aspect):
+    assert getattr(visits[name], aspect) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_weighs_at_most_three_megabytes(visits, name):
+    assert 0 < visits[name].weight <= 3 * MIB
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_formulas_are_set_and_can_be_read_aloud(visits, name):
+    found = visits[name]
+    assert not found.unread
+    assert found.spoken == found.formulas
+
+
+def test_chapters_have_formulas(visits):
+    assert all(visits[name].formulas > 20 for name in NOTEBOOKS)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(built, name):
+    dead = []
+    for link in soup(built, name).select("a[href]"):
+        url, anchor = urldefrag(urljoin(f"{name}.html", link["href"]))
+        if urlsplit(url).scheme:
+            continue
+        file = built / unquote(url)
+        if not file.is_file():
+            dead.append(link["href"])
+        elif anchor and file.suffix == ".html":
+            target = soup(built, url.removesuffix(".html"))
+            if not target.find(id=unquote(anchor)):
+                dead.append(link["href"])
+    assert dead == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_ids_are_unique(built, name):
+    ids = [node["id"] for node in soup(built, name).select("[id]")]
+    assert sorted(ids) == sorted(set(ids))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_buttons_of_a_chapter_are_right(built, name):
+    page, where = soup(built, name), "github.com/iclrtut/iclrtut"
+    colab, download, source = (
+        page.select_one(f"a.page-link-{kind}")["href"]
+        for kind in ("colab", "download", "source")
+    )
+    path = where.removeprefix("github.com/")
+    assert colab == (
+        f"https://colab.research.google.com/github/{path}/blob/main/{name}.ipynb"
+    )
+    given = (built / name).parent / download
+    assert given.read_bytes() == (TREE / f"{name}.ipynb").read_bytes()
+    slug = name.removeprefix("notebooks/")
+    assert source == f"https://{where}/blob/main/book/chapters/{slug}.md"
+    assert (TREE / "book" / "chapters" / f"{slug}.md").is_file()
+
+
+@pytest.mark.parametrize("name", sorted(set(PAGES) - set(NOTEBOOKS)))
+def test_buttons_of_a_text_page_are_right(built, name):
+    page = soup(built, name)
+    assert page.select("a.page-link-colab, a.page-link-download") == []
+    source = page.select_one("a.page-link-source")["href"]
+    assert source == f"https://github.com/iclrtut/iclrtut/blob/main/{name}.md"
+    assert (TREE / f"{name}.md").is_file()
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_chapter_shows_all_its_cells_and_checks(built, name):
+    cells = json.loads((TREE / f"{name}.ipynb").read_text("utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code" and cell["source"]]
+    page = soup(built, name)
+    assert len(page.select("div.cell")) == len(code) > 0
+    numbers = set(
+        re.findall(r"\\tag\{(\d+\w*)\}", json.dumps(cells).replace("\\\\", "\\"))
+    )
+    checked = {a["href"].removeprefix("#eq-") for a in page.select("p.check a")}
+    assert numbers and numbers <= checked
+
+
+def test_the_ledger_has_a_row_for_every_judged_claim(built):
+    from iclrtut import ledger
+
+    rows = ledger.rows(TREE / "records")
+    shown = soup(built, "book/ledger").select(".ledger tbody tr")
+    words = [row.select_one(".verdict").get_text(strip=True) for row in shown]
+    assert sorted(words) == sorted(row["verdict"] for row in rows)
+
+
+def test_the_cover_shows_every_chapter_once(built):
+    page = soup(built, "book/index")
+    cards = page.select(".chapter h3 a")
+    assert [a["href"] for a in cards] == [f"../{name}.html" for name in NOTEBOOKS]
+    planned = page.select(".planned li")
+    parts = pages_plan()
+    assert len(cards) + len(planned) == sum(map(len, parts.values())) == 14
+
+
+def pages_plan() -> dict[str, dict[str, str]]:
+    import yaml
+
+    return yaml.safe_load((TREE / "book" / "plan.yml").read_text("utf-8"))
+
+
+def test_the_root_leads_to_the_cover(site, page):
+    page.goto(f"{site}/index.html")
+    page.wait_for_url("**/book/index.html")
+
+
+@pytest.mark.parametrize("word", ["Langevin", "undecided"])
+def test_search_finds_a_word(site, page, word):
+    page.goto(f"{site}/search.html?q={word}")
+    found = page.locator("#search-results li a").first
+    found.wait_for()
+    found.click()
+    page.wait_for_load_state()
+    assert word.lower() in page.locator("article").inner_text().lower()
+
+
+def test_the_search_page_is_accessible(site, page):
+    page.goto(f"{site}/search.html?q=energy")
+    page.locator("#search-results li a").first.wait_for()
+    page.add_script_tag(path=AXE)
+    assert page.evaluate(VIOLATIONS) == []
+
+
+def test_search_opens_by_keyboard(site, page):
+    page.goto(f"{site}/book/preface.html")
+    page.keyboard.press("Control+k")
+    page.locator(".search-button__wrapper.show input").wait_for()
+    page.keyboard.type("Langevin")
+    page.keyboard.press("Enter")
+    page.locator("#search-results li a").first.wait_for()
+
+
+def test_the_theme_switches_and_is_remembered(site, page):
+    page.goto(f"{site}/book/preface.html")
+    paint = "getComputedStyle(document.body).backgroundColor"
+    seen = set()
+    for _ in range(3):
+        page.locator(".theme-switch-button").click()
+        seen.add(
+            (page.locator("html").get_attribute("data-theme"), page.evaluate(paint))
+        )
+    assert {theme for theme, _ in seen} == {"light", "dark"}
+    assert len(seen) == 2
+    chosen = page.locator("html").get_attribute("data-mode")
+    page.reload()
+    assert page.locator("html").get_attribute("data-mode") == chosen
+
+
+def test_the_contents_open_on_a_phone(site, page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{site}/book/preface.html")
+    link = page.locator(".bd-sidebar-primary nav a").first
+    assert not link.is_visible()
+    page.locator(".primary-toggle").first.click()
+    link.wait_for()
+    link.click()
+    page.wait_for_load_state()
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_link_to_an_equation_shows_it(site, page, name):
+    page.goto(f"{site}/{name}.html")
+    typeset(page)
+    page.locator('article p a[href^="#eq-"]').first.hover()
+    page.locator(".preview mjx-container").first.wait_for()
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_sliders_move_something(site, page, name):
+    page.goto(f"{site}/{name}.html")
+    typeset(page)
+    picture = """(slider) => {
+      const copy = slider.closest(".iclrtut").cloneNode(true);
+      copy.querySelectorAll("input, output, [aria-live]").forEach((n) => n.remove());
+      return copy.innerHTML;
+    }"""
+    sliders = page.locator(".iclrtut input[type=range]")
+    count = sliders.count()
+    assert count > 0
+    still = []
+    for i in range(count):
+        slider = sliders.nth(i)
+        before = slider.evaluate(picture)
+        slider.focus()
+        page.keyboard.press(
+            "End" if slider.evaluate("s => s.value !== s.max") else "Home"
+        )
+        page.wait_for_timeout(150)
+        if slider.evaluate(picture) == before:
+            still.append(slider.evaluate("s => s.closest('.control, div').textContent"))
+    assert still == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_opens_from_a_folder(built, browser, name):
+    tab = open_tab(browser)
+    tab.page.goto((built / f"{name}.html").as_uri())
+    typeset(tab.page)
+    assert tab.page.evaluate(FACTS)["broken"] == []
+    tab.page.context.close()
+    assert (tab.errors, tab.foreign) == ([], [])
+
+
+def test_search_works_from_a_folder(built, browser):
+    tab = open_tab(browser)
+    tab.page.goto((built / "search.html").as_uri() + "?q=Langevin")
+    tab.page.locator("#search-results li a").first.wait_for()
+    tab.page.context.close()
+    assert (tab.errors, tab.foreign) == ([], [])
+
+
+def test_what_is_vendored_is_listed_with_its_licence():
+    vendor = TREE / "book" / "_static" / "vendor"
+    listed = (vendor / "README.md").read_text("utf-8")
+    for folder in (path for path in vendor.iterdir() if path.is_dir()):
+        assert f"{folder.name}/" in listed
+        assert list(folder.glob("*LICENSE*")) or list(folder.glob("OFL*"))
