@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from iclrtut import checks, claims, ledger, records
+from iclrtut.claims import Claim
 from iclrtut.errors import BadRequest
 
 
@@ -117,7 +118,7 @@ class Run:
         rows = [self._row(claim) for claim in named]
         return Table(head, rows, f"*Measured: {'; '.join(statistics)}.*")
 
-    def _row(self, claim: claims.Claim) -> list[str]:
+    def _row(self, claim: Claim) -> list[str]:
         paper = f" *The paper: {claim.paper}.*" if claim.paper else ""
         what = f"**{claim.id}** {claim.sentence} ({claim.source}).{paper}"
         here = ledger.number(self.measured[claim.id]["value"])

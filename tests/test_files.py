@@ -1,5 +1,6 @@
 """Files are the old one whole or the new one whole."""
 
+import errno
 import hashlib
 import multiprocessing
 import os
@@ -63,6 +64,12 @@ def test_full_disk_leaves_the_old_file_and_names_the_bytes(full_disk):
         draft.write_bytes(b"x" * MEGABYTE)
     assert path.read_bytes() == b"old"
     assert names(full_disk) == ["file"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_quotas_and_limits_count_as_a_full_disk(tmp_path, code):
+    with pytest.raises(RunFailed, match="free some space"), replacing(tmp_path / "f"):
+        raise OSError(code, os.strerror(code))
 
 
 def test_no_permission_is_told(locked_folder):

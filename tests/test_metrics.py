@@ -71,6 +71,11 @@ def test_ece_of_known_forecasts():
     assert metrics.ece(opposite, [1, 0], bins=10) == pytest.approx((0.9 + 0.4) / 2)
 
 
+def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
+    rows = np.array([[0.5, 0.5], [0.7, 0.3]])
+    assert metrics.ece(rows, [1, 0], bins=2) == pytest.approx((0.5 + 0.3) / 2)
+
+
 @pytest.mark.parametrize("bins", [15, 30])
 def test_ece_floor_is_the_mean_ece_of_calibrated_forecasters(bins):
     rng = np.random.default_rng(0)

@@ -113,7 +113,7 @@ def test() -> None:
     one_thread = {"ICLRTUT_PROFILE": "smoke", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [
-            *(PYTHON, "-m", "pytest", "-n2", "--dist=loadgroup"),
+            *(PYTHON, "-m", "pytest", "-n2", "--dist=loadfile"),
             *(f"--junitxml={report}", "--nbval-lax", "--nbval-cell-timeout=300"),
             *("tests", "notebooks"),
         ],

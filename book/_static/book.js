@@ -3,7 +3,7 @@
   const all = (selector) => document.querySelectorAll(selector);
 
   // Over file:// a browser fetches no pages, so search shows titles without excerpts.
-  if (location.protocol === "file:" && window.DOCUMENTATION_OPTIONS) {
+  if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS === "object") {
     DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
   }
 

@@ -208,8 +208,8 @@ CHAPTER = Chapter(
             "robust_refined",
             "Survives better when sampler steps refine the input first",
             "section 5.4",
-            "accuracy of refined JEM (worst of three attacks an input) minus accuracy "
-            "of JEM, one radius",
+            "accuracy of refined JEM minus accuracy of JEM, one radius, each by the "
+            "worst of three attacks an input",
             above(0),
         ),
         Claim(
@@ -639,11 +639,12 @@ def pgd(
     norm: str,
     generator: torch.Generator,
     refine: Callable[[Tensor], Tensor] | None = None,
+    start: Tensor | None = None,
 ) -> Tensor:
     """Projected gradient ascent on the cross-entropy, (14).
 
-    Starts at random in the ball; steps of 2.5 radius / steps along the steepest
-    direction; projects on the ball, then clamps to [-1, 1].
+    Steps of 2.5 radius / steps along the steepest direction; projects on the ball, then
+    clamps to [-1, 1].
 
     Args:
         model: inputs [n, ...] to logits [n, classes].
@@ -653,6 +654,8 @@ def pgd(
         norm: "linf" or "l2".
         generator: of the start.
         refine: inputs to logits, when something other than `model` is attacked.
+        start: where the attack starts, of the shape of x; at random in the ball unless
+            given.
 
     Returns:
         For each input the strongest point met, of the shape of x.
@@ -664,8 +667,9 @@ def pgd(
     if not 0 <= radius < math.inf:
         raise BadRequest(f"radius {radius} is no size of a ball: use 0 or more.")
     classify = refine or model
-    start = torch.empty_like(x).uniform_(-1, 1, generator=generator)
-    delta = project(radius * start, radius, norm)
+    if start is None:
+        start = x + radius * torch.empty_like(x).uniform_(-1, 1, generator=generator)
+    delta = project(start - x, radius, norm)
     found, worst = x.detach().clone(), torch.full((len(x),), -math.inf, device=x.device)
     with _frozen(model):
         for step in range(steps + 1):
@@ -726,9 +730,9 @@ def attack_refined(
 ) -> dict[str, Tensor]:
     """Attack a classifier that refines its inputs, in three ways.
 
-    "replayed" attacks the classifier without refinement; "straight" takes the gradient
-    at the refined input (the official attack); "unrolled" differentiates through the
-    sampler. The last two draw a fresh chain at every step.
+    "replayed" attacks the classifier without refinement. The other two go on from
+    there, with a fresh chain at every step: "straight" takes the gradient at the
+    refined input (the official attack), "unrolled" differentiates through the sampler.
 
     Returns:
         Name to bool [n]: whether refinement still finds the class; and "worst", where
@@ -745,9 +749,13 @@ def attack_refined(
         logits: Tensor = model(unrolled(model, z, how, generator))
         return logits
 
-    attacks = {"replayed": None, "straight": straight, "unrolled": through}
-    right = {}
-    for name, attack in attacks.items():
-        found = pgd(model, x, y, radius, steps, norm, generator, attack)
-        right[name] = refine(model, found, how, generator).argmax(1) == y
+    attack = (radius, steps, norm, generator)
+    replayed = pgd(model, x, y, *attack)
+    found = {
+        "replayed": replayed,
+        "straight": pgd(model, x, y, *attack, straight, replayed),
+        "unrolled": pgd(model, x, y, *attack, through, replayed),
+    }
+    logits = {name: refine(model, z, how, generator) for name, z in found.items()}
+    right = {name: z.argmax(1) == y for name, z in logits.items()}
     return {**right, "worst": torch.stack(list(right.values())).all(0)}

@@ -562,6 +562,28 @@ def test_pgd_stays_in_ball_and_box_and_never_helps(seed, norm, radius):
     assert (losses[0] <= losses[1] + 1e-6).all()  # the strongest point met is kept
 
 
+def test_pgd_goes_on_from_a_given_start():
+    model, x, y = jem.mlp(3), torch.zeros(4, 2), torch.arange(4) % 2
+    start = torch.tensor([[0.1, -0.2], [0.3, 0.0], [-0.05, 0.4], [9.0, -9.0]])
+    hit = jem.pgd(model, x, y, 0.2, 0, "linf", rng(), None, start)
+    assert torch.allclose(hit, start.clamp(-0.2, 0.2))
+
+
+def test_attacks_on_a_refinement_go_on_from_the_replayed_one(monkeypatch):
+    seen = []
+
+    def spy(model, x, y, *given):
+        seen.append(given)
+        return x + 0.1
+
+    monkeypatch.setattr(jem, "pgd", spy)
+    x, y = points(5), torch.zeros(5).long()
+    jem.attack_refined(toy(), x, y, 0.1, 1, HOW, rng(), "l2")
+    assert [len(given) for given in seen] == [4, 6, 6]
+    assert all(given[2] == "l2" for given in seen)
+    assert all(torch.equal(given[5], x + 0.1) for given in seen[1:])
+
+
 def test_pgd_refuses():
     x, y = points(), torch.zeros(7).long()
     with pytest.raises(BadRequest, match="radius"):
@@ -615,7 +637,7 @@ def test_attacks_through_the_sampler_have_their_own_gradients():
     seen = {}
 
     def spy(*given):
-        attacked = given[7]
+        attacked = given[7] if len(given) > 7 else None
         z = x.clone().requires_grad_()
         if attacked is not None:
             loss = F.cross_entropy(attacked(z), y, reduction="sum")

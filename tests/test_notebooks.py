@@ -1,0 +1,200 @@
+"""Every chapter through papermill in smoke, and what happens when a run goes wrong."""
+
+import jupytext
+import nbformat
+import papermill
+import pytest
+from nbclient.exceptions import CellExecutionError
+
+from iclrtut import claims, execute, records
+from iclrtut.errors import RunFailed
+
+CHAPTERS = sorted((execute.TREE / "book" / "chapters").glob("*.md"))
+SLUGS = [file.stem for file in CHAPTERS]
+FIRST = SLUGS[0]
+SEED = 3
+
+
+@pytest.fixture(scope="module", params=SLUGS)
+def executed(request, tmp_path_factory):
+    """A chapter executed in smoke: its slug, its notebook, the folder of its record."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ICLRTUT_RECORDS", str(folder / "records"))
+        patch.setenv("ICLRTUT_PROFILE", "smoke")
+        patch.setenv("ICLRTUT_CHECKPOINTS", "")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        execute.execute(request.param, "smoke", SEED, folder / "done.ipynb")
+    notebook = nbformat.read(folder / "done.ipynb", as_version=4)
+    return request.param, notebook, folder
+
+
+def test_every_cell_ran(executed):
+    _, notebook, folder = executed
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
+    assert len(cells) > 12
+    assert [f.name for f in folder.iterdir() if f.suffix != ".ipynb"] == ["records"]
+
+
+def test_the_record_is_valid_and_holds_every_claim(executed):
+    slug, _, folder = executed
+    (record,) = records.read_all(folder / "records")
+    declared = [claim.id for claim in claims.chapter(slug).claims]
+    assert sorted(record["claims"]) == sorted(declared)
+    assert (record["profile"], record["seed"]) == ("smoke", SEED)
+    assert record["seconds"] > 0
+    assert all(seconds > 0 for seconds in record["timings"].values())
+    assert record["peak_memory_bytes"] is None or record["peak_memory_bytes"] > 0
+
+
+def test_the_checks_printed_their_lines(executed):
+    _, notebook, _ = executed
+    text = "".join(
+        out.get("text", "")
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for out in cell.outputs
+    )
+    assert text.count("✓ (") >= 5
+    assert "not yet" in text  # the stubs are there to be filled in
+    assert f"{executed[0]}: profile smoke, seed {SEED}, on " in text
+
+
+# What goes wrong
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A chapter's notebook with its set-up and its end only, and a way to run it."""
+    for name in ("ICLRTUT_RECORDS", "ICLRTUT_CHECKPOINTS"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("ICLRTUT_PROFILE", "smoke")
+    written = execute.source(FIRST)
+    opening = []
+    for cell in written.cells:
+        opening.append(cell)
+        if "iclrtut.start(" in cell.source:
+            break
+    declared = [claim.id for claim in claims.chapter(FIRST).claims]
+    code = nbformat.v4.new_code_cell
+    shares = {c.id for c in claims.chapter(FIRST).claims if c.share}
+
+    def measure(id):
+        more = ", successes=1, trials=2" if id in shares else ""
+        return code(f"run.claim({id!r}, 0.5{more})")
+
+    check = "from iclrtut.checks import close\nclose({!r}, 'one', 1, 1, tol=0)"
+    notebook = nbformat.v4.new_notebook(metadata=written.metadata)
+    notebook.cells = [
+        *opening,
+        *(code(check.format(number)) for number in ("1", "2")),
+        *(measure(id) for id in declared),
+        code("run.card()"),
+    ]
+
+    def run(cells=None, **parameters):
+        if cells is not None:
+            notebook.cells = cells
+        jupytext.write(notebook, tmp_path / "in.ipynb")
+        papermill.execute_notebook(
+            tmp_path / "in.ipynb",
+            tmp_path / "out.ipynb",
+            parameters=parameters,
+            kernel_name="python3",
+            cwd=tmp_path,
+            progress_bar=False,
+        )
+
+    kept = tmp_path / "ICLRTUT_RECORDS" / FIRST / "smoke-cpu-0.json"
+    return notebook.cells, run, kept
+
+
+def test_in_order_it_keeps_a_record(small):
+    _, run, kept = small
+    run(profile="smoke", seed=0)
+    assert kept.is_file() and records.read(kept)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"sed": 3}, "parameter 'sed' is unknown"),
+        ({"profile": "smoke", "speed": 1}, "parameter 'speed' is unknown"),
+        ({"seed": "3"}, "seed '3' is no whole number"),
+        ({"seed": -1}, "seed -1 is no whole number"),
+    ],
+)
+def test_a_parameter_that_does_not_fit_stops_the_run(small, parameters, words):
+    _, run, kept = small
+    with pytest.raises(papermill.PapermillExecutionError, match=words):
+        run(**parameters)
+    assert not kept.exists()
+
+
+def test_an_unknown_profile_stops_the_run(small, monkeypatch):
+    _, run, kept = small
+    monkeypatch.setenv("ICLRTUT_PROFILE", "")
+    words = "profile 'fast' is unknown: use smoke, quick, full"
+    with pytest.raises(papermill.PapermillExecutionError, match=words):
+        run(profile="fast")
+    assert not kept.exists()
+
+
+def again(cells):
+    """The first check once more at the end, as a reader may run it."""
+    at = next(i for i, cell in enumerate(cells) if "close('1'" in cell.source)
+    return [*cells[:-1], cells[at], cells[-1]]
+
+
+def skipped(cells):
+    """Without one of the claims."""
+    return [*cells[:-2], cells[-1]]
+
+
+def swapped(cells):
+    """Two checks in the other order."""
+    first = next(i for i, cell in enumerate(cells) if "close('1'" in cell.source)
+    moved = list(cells)
+    moved[first], moved[first + 1] = moved[first + 1], moved[first]
+    return moved
+
+
+@pytest.mark.parametrize("change", [again, skipped, swapped])
+def test_a_notebook_out_of_order_keeps_no_record(small, change):
+    cells, run, kept = small
+    words = "not run from top to bottom"
+    with pytest.raises(papermill.PapermillExecutionError, match=words):
+        run(change(cells))
+    assert not kept.exists()
+
+
+def test_a_failing_cell_is_told_in_a_sentence(monkeypatch, tmp_path):
+    """`execute` names chapter, seed and cell, and leaves no notebook behind."""
+    code = nbformat.v4.new_code_cell
+    broken = nbformat.v4.new_notebook(
+        cells=[
+            code("profile, seed = 'quick', 0", metadata={"tags": ["parameters"]}),
+            code("x = 1"),
+            code("1 / (x - 1)"),
+        ],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+    )
+    monkeypatch.setattr(execute, "source", lambda slug: broken)
+    monkeypatch.setenv("ICLRTUT_PROFILE", "smoke")
+    monkeypatch.setenv("ICLRTUT_CHECKPOINTS", "")
+    target = tmp_path / "new" / "done.ipynb"
+    with pytest.raises(
+        RunFailed, match="seed 1: cell 4 raised ZeroDivisionError"
+    ) as got:
+        execute.execute(FIRST, "smoke", 1, target)
+    assert "1 / (x - 1)" in str(got.value)
+    assert not list(target.parent.iterdir())
+    assert not isinstance(got.value, CellExecutionError)
+
+
+def test_execute_all_tells_what_failed_and_goes_on(monkeypatch, tmp_path):
+    """An unknown chapter among the jobs: its sentence comes back, without a trace."""
+    jobs = [("nothing", "smoke", 0, tmp_path / "done.ipynb")]
+    (told,) = execute.execute_all(jobs, processes=1, extra={})
+    assert "nothing.md is missing" in told and "Traceback" not in told

@@ -1,0 +1,92 @@
+"""Hold what the tests ran against what the sources say: nothing may have been left out.
+
+Run as `python tools/count.py _build/report.xml`, the report that pytest wrote.
+"""
+
+import ast
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import nbformat
+
+TREE = Path(__file__).resolve().parents[1]
+
+
+class Count(NamedTuple):
+    """Something that has to be there, how often it is, and how often it should be."""
+
+    what: str
+    found: int
+    wanted: int
+
+
+def ran(report: Path) -> list[tuple[str, str]]:
+    """File (dots for slashes) and name of each test that ran and was not skipped."""
+    cases = ElementTree.parse(report).getroot().iter("testcase")
+    return [
+        (case.get("classname", ""), case.get("name", ""))
+        for case in cases
+        if case.find("skipped") is None
+    ]
+
+
+def counts(report: Path, tree: Path = TREE) -> list[Count]:
+    """Cells that nbval ran, tests of each file, of each chapter, and pages built."""
+    tests = ran(report)
+    found = [Count("tests", len(tests), 1)]
+    for notebook in sorted((tree / "notebooks").glob("*.ipynb")):
+        cells = nbformat.read(notebook, as_version=4).cells
+        wanted = sum(cell.cell_type == "code" for cell in cells)
+        mine = sum(file.endswith(f".{notebook.name}") for file, _ in tests)
+        found.append(Count(f"cells of {notebook.name}", mine, wanted))
+    for chapter in sorted((tree / "book" / "chapters").glob("*.md")):
+        there = (tree / "notebooks" / f"{chapter.stem}.ipynb").is_file()
+        found.append(Count(f"notebooks of {chapter.stem}", there, 1))
+        for file in ("test_form", "test_notebooks"):
+            mine = sum(
+                where.endswith(file) and chapter.stem in name for where, name in tests
+            )
+            found.append(Count(f"tests of {chapter.stem} in {file}", mine, 1))
+    for file in sorted((tree / "tests").rglob("test_*.py")):
+        where = ".".join(file.relative_to(tree).with_suffix("").parts)
+        names = {re.split(r"\[", name)[0] for place, name in tests if place == where}
+        written = functions(file)
+        found.append(Count(f"tests in {where}", len(names & written), len(written)))
+    for page in pages(tree):
+        built = (tree / "_build" / "html" / f"{page}.html").is_file()
+        found.append(Count(f"pages at {page}", built, 1))
+    return found
+
+
+def functions(file: Path) -> set[str]:
+    """The names of the test functions of a file."""
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    made = {node.name for node in body if isinstance(node, ast.FunctionDef)}
+    return {name for name in made if name.startswith("test_")}
+
+
+def pages(tree: Path) -> list[str]:
+    """The pages of the table of contents, without endings."""
+    contents = (tree / "_toc.yml").read_text(encoding="utf-8")
+    return re.findall(r"(?m)^\s*(?:- )?(?:root|file): *(\S+)", contents)
+
+
+def main() -> None:
+    """Print how much ran; fail when it was less than there is."""
+    found = counts(Path(sys.argv[1]))
+    short = [each for each in found if each.found < each.wanted]
+    if short:
+        told = "; ".join(f"{c.found} of {c.wanted} {c.what}" for c in short)
+        sys.exit(f"count: fewer ran than there are: {told}.")
+    cells = sum(c.found for c in found if c.what.startswith("cells of"))
+    built = sum(c.found for c in found if c.what.startswith("pages at"))
+    print(
+        f"count: {found[0].found} tests ran, {cells} cells and {built} pages in them."
+    )
+
+
+if __name__ == "__main__":
+    main()
