@@ -28,7 +28,7 @@ def folder() -> Path | None:
 def path(root: Path, record: dict[str, Any]) -> Path:
     """The file of a record: <root>/<chapter>/<profile>-<device>-<seed>.json."""
     name = f"{record['profile']}-{record['device']}-{record['seed']}.json"
-    return root / record["chapter"] / name
+    return root / str(record["chapter"]) / name
 
 
 def write(root: Path, record: dict[str, Any]) -> Path:

@@ -239,7 +239,7 @@ def start(slug: str, profile: str = "quick", seed: int = 0) -> Run:
     torch.manual_seed(seed)
     np.random.seed(seed)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")
     print(f"{slug}: profile {profile}, seed {seed}, on {run.device.type}.")
     return run
 

@@ -238,10 +238,11 @@ def main() -> None:
         sys.exit("mutants: the tests fail without any fault: mend that first.")
     if survives(Fault("# Attacks\n", "raise SystemError\n", "everything")):
         sys.exit("mutants: the tests do not read the copy: no share can be told.")
+    left = []
     with ThreadPoolExecutor(2) as pool:
-        left = list(pool.map(survives, FAULTS))
-    for fault, survived in zip(FAULTS, left, strict=True):
-        print(f"{'SURVIVED' if survived else 'caught  '} {fault.what}")
+        for fault, survived in zip(FAULTS, pool.map(survives, FAULTS), strict=True):
+            print("SURVIVED" if survived else "caught  ", fault.what, flush=True)
+            left.append(survived)
     share = 1 - sum(left) / len(FAULTS)
     print(f"mutants: {len(FAULTS) - sum(left)} of {len(FAULTS)} caught ({share:.0%}).")
     if share < WANTED:

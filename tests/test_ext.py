@@ -1,5 +1,6 @@
 """The book's Sphinx extensions, on tiny documents."""
 
+import base64
 import io
 import json
 import re
@@ -165,16 +166,23 @@ def test_check_lines_link_both_ways(tmp_path):
 
 
 def test_other_output_stays_as_it_is(tmp_path):
-    html, _ = render(tmp_path, notebook("✓ (1) a\nT = 5e-05\n", "# Page\n\n$$a$$"))
-    assert 'class="checks"' not in html and "T = 5e-05" in html
-
-
-def test_drawings_are_set_inline(tmp_path):
-    svg = '<svg aria-labelledby="a b"><title id="a">t</title></svg>'
-    (tmp_path / "curve.svg").write_text(svg)
-    html, warnings = render(tmp_path, "![A curve & more](curve.svg)")
+    text = "# Page\n\n$$a \\tag{1}$$"
+    html, warnings = render(tmp_path, notebook("T = 5\n✓ (1) a\nT = 6\n", text))
     assert warnings == ""
-    assert '<svg aria-label="A curve &amp; more">' in html and "<img" not in html
+    first, check, last = (html.index(t) for t in ("T = 5", 'class="checks"', "T = 6"))
+    assert first < check < last and html.count("<pre>") == 3
+
+
+@pytest.mark.parametrize("embed", [False, True])
+def test_drawings_are_set_inline(tmp_path, embed):
+    svg = '<svg aria-labelledby="a b"><title id="a">é</title></svg>'
+    (tmp_path / "curve.svg").write_text(svg, "utf-8")
+    data = base64.b64encode(svg.encode()).decode()
+    uri = f"data:image/svg+xml;base64,{data}" if embed else "curve.svg"
+    html, warnings = render(tmp_path, f"![A curve &\nmore]({uri})")
+    assert warnings == ""
+    assert '<svg aria-label="A curve &amp; more">' in html
+    assert "é" in html and "<img" not in html
 
 
 def test_buttons_of_a_notebook_and_of_a_page():

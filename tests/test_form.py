@@ -103,7 +103,7 @@ def test_every_declared_claim_is_shown_in_the_notebook(file):
         if cell.cell_type == "code"
         for out in cell.outputs
     ]
-    shown = set(re.findall(r"\| \*\*(\w+)\*\* ", "\n".join(outputs)))
+    shown = set(re.findall(r"\| \*\*(\w+)\*\*:? ", "\n".join(outputs)))
     declared = [claim.id for claim in claims.chapter(file.stem).claims]
     assert [id for id in declared if id not in shown] == []
 

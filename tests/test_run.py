@@ -180,8 +180,9 @@ def test_a_claim_takes_tensors_and_shows_its_row():
     table = opened.claim("better", torch.tensor(2.0), before=np.float32(1.0))
     assert opened.measured["better"] == {"value": 2.0, "before": 1.0}
     text, markdown = repr(table), table._repr_markdown_()
-    for part in ("Is better", "table 1", "points", "above 0", "not judged (smoke)"):
+    for part in ("Is better", "table 1", "above 0", "not judged (smoke)"):
         assert part in text and part in markdown
+    assert "points" in markdown
     assert markdown.split("\n")[1] == "| --- | --- | --- | --- | --- |"
 
 

@@ -22,6 +22,7 @@ from sphinx.util.docutils import SphinxDirective
 
 # Each verdict with its plural, in the order in which they are counted.
 VERDICTS = {"holds": "hold", "does not hold": "do not hold", "undecided": "undecided"}
+NO_RECORDS = "<p>There are no records yet.</p>"
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 
@@ -158,7 +159,7 @@ class Ledger(Page):
         """All tables, or one sentence where there are no records."""
         rows = sorted(self.rows(), key=kind)
         if not rows:
-            return "<p>There are no records yet.</p>"
+            return NO_RECORDS
         by_chapter = groupby(rows, key=lambda row: row["chapter"])
         return "".join(
             self.chapter(slug, list(members)) for slug, members in by_chapter
@@ -207,16 +208,37 @@ class Ledger(Page):
 
 
 class Speed(Page):
-    """Wall time, parts and peak memory of the recorded runs."""
+    """Wall time, parts and peak memory of the recorded runs, then the benchmarks."""
 
     def html(self) -> str:
-        """One table."""
+        """All tables."""
         kept = sorted(self.records(), key=kind)
-        if not kept:
-            return "<p>There are no records yet.</p>"
         body = "".join(self.row(list(group)) for _, group in groupby(kept, key=kind))
         head = ("Chapter", "Profile", "Device", "Whole run", "Parts", "Peak memory")
-        return table("Running times", head, body)
+        runs = table("Running times", head, body) if kept else NO_RECORDS
+        files = sorted((self.tree / "records").glob("*/bench-*.json"))
+        return runs + "".join(map(self.benchmark, files))
+
+    def benchmark(self, file: Path) -> str:
+        """One file of benchmarks: its facts in a line, its measurements as tables."""
+        measured = json.loads(file.read_text(encoding="utf-8"))
+        facts = {k: v for k, v in measured.items() if not isinstance(v, dict)}
+        line = ", ".join(f"{k} {v}" for k, v in facts.items())
+        title = f"{file.parent.name}, {file.stem.removeprefix('bench-')}"
+        if file.parent.name in self.chapters():
+            title = self.chapters()[file.parent.name].title
+        tables = ""
+        for name, rows in ((k, v) for k, v in measured.items() if isinstance(v, dict)):
+            columns = list(dict.fromkeys(key for row in rows.values() for key in row))
+            head = (name, *(column.replace("_", " ") for column in columns))
+            body = "".join(
+                f"<tr><td>{escape(what)}</td>"
+                + "".join(f"<td>{minus(f'{row[c]:.3g}')}</td>" for c in columns)
+                + "</tr>"
+                for what, row in rows.items()
+            )
+            tables += table(f"Benchmark: {name}", head, body)
+        return f"<h3>{escape(title)}</h3>{tables}<p><small>{escape(line)}</small></p>"
 
     def row(self, members: list[dict[str, Any]]) -> str:
         """The runs of one chapter under one profile on one kind of device."""

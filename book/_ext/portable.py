@@ -14,8 +14,11 @@ A duplicate number, a dangling link, a link that names another number than it le
 to, an unknown kind of box and a fold that does not close fail the build.
 """
 
+import base64
+import json
 import re
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,7 @@ HEAD = re.compile(
 )
 CHECK = re.compile(r"✓ ((?:\(\d+\w*\) )+)(.*)")
 FOLD = re.compile(r"<details>(\s*<summary>(.*?)</summary>)(.*)", re.DOTALL)
+ALT = re.compile(r"!\[[^\]]*\]")
 MENTION = re.compile(r"(?<![\w)\]])\((\d+[a-z]?)\)")
 NUMBERED = re.compile(r"[A-Z][a-z]+ \d+\w*")
 
@@ -120,27 +124,25 @@ class Portable(SphinxTransform):
             LOG.warning("<details> and </details> do not pair", location=self.document)
 
     def checks(self) -> None:
-        """Set outputs that consist of check lines as a list of links."""
+        """Set check lines as a list of links, and give checked equations a tick."""
         first: dict[str, str] = {}
         for output in list(self.document.findall(nodes.literal_block)):
-            lines = output.astext().strip().split("\n")
-            found = [CHECK.fullmatch(line) for line in lines]
-            if "stream" not in output["classes"] or not all(found):
+            lines = output.astext().rstrip("\n").split("\n")
+            if "stream" not in output["classes"] or not any(
+                map(CHECK.fullmatch, lines)
+            ):
                 continue
-            block = Block(classes=["checks"])
-            for check in filter(None, found):
-                line = nodes.paragraph("", "✓ ", classes=["check"])
-                for number in re.findall(r"\w+", check[1]):
-                    if f"eq-{number}" not in self.anchors:
-                        LOG.warning("no equation (%s)", number, location=output)
-                    if number not in first:
-                        first[number] = f"check-{number}"
-                        line["ids"].append(first[number])
-                    line += to(f"eq-{number}", f"({number})", self.anchors)
-                    line += nodes.Text(" ")
-                line += nodes.Text(check[2])
-                block += line
-            output.parent.replace(output, block)
+            parts: list[nodes.Node] = []
+            for is_check, run in groupby(
+                lines, key=lambda ln: bool(CHECK.fullmatch(ln))
+            ):
+                if is_check:
+                    made = [self.check(line, output, first) for line in run]
+                    parts.append(Block("", *made, classes=["checks"]))
+                else:
+                    rest = "\n".join(run)
+                    parts.append(nodes.literal_block(rest, rest, **output.attributes))
+            output.parent.replace(output, parts)
         for node in list(self.document.findall(nodes.math_block)):
             numbers = [id[3:] for id in node["ids"] if id[3:] in first]
             for number in numbers:
@@ -149,6 +151,24 @@ class Portable(SphinxTransform):
                 tick += to(first[number], "✓", {first[number]: title})
                 whole = Block("", node.deepcopy(), tick, classes=["equation"])
                 node.parent.replace(node, whole)
+
+    def check(
+        self, text: str, output: nodes.Element, first: dict[str, str]
+    ) -> nodes.paragraph:
+        """One check line; it is the target of the equations that it checks first."""
+        found = CHECK.fullmatch(text)
+        assert found
+        line = nodes.paragraph("", "✓ ", classes=["check"])
+        for number in re.findall(r"\w+", found[1]):
+            if f"eq-{number}" not in self.anchors:
+                LOG.warning("no equation (%s)", number, location=output)
+            if number not in first:
+                first[number] = f"check-{number}"
+                line["ids"].append(first[number])
+            line += to(f"eq-{number}", f"({number})", self.anchors)
+            line += nodes.Text(" ")
+        line += nodes.Text(found[2])
+        return line
 
     def links(self) -> None:
         """Resolve links to this page's anchors and name what they lead to."""
@@ -183,16 +203,42 @@ class Portable(SphinxTransform):
             text.parent.replace(text, words)
 
     def pictures(self) -> None:
-        """Set drawings of ours inline, so that they take the page's colours."""
+        """Set drawings inline, so that they take the colours of the page."""
         here = Path(self.env.doc2path(self.env.docname)).parent
         for image in list(self.document.findall(nodes.image)):
-            file = here / image["uri"]
-            if file.suffix != ".svg" or not file.is_file():
+            scheme, _, data = image["uri"].partition(":")
+            if scheme == "svg":
+                svg = base64.b64decode(data).decode("utf-8")
+            elif (here / image["uri"]).suffix == ".svg":
+                svg = (here / image["uri"]).read_text("utf-8")
+            else:
                 continue
             named = f'aria-label="{escape(image["alt"])}"'
-            svg = re.sub(r'aria-labelledby="[^"]*"', named, file.read_text("utf-8"))
+            svg = re.sub(r'aria-labelledby="[^"]*"', lambda _, n=named: n, svg)
             picture = nodes.raw("", svg, format="html", classes=["drawing"])
             image.parent.replace(image, picture)
+
+
+def read(app: Sphinx, page: str, source: list[str]) -> None:
+    """Mend the Markdown of a page, or of a notebook's text, before it is parsed."""
+    if not app.env.doc2path(page).endswith(".ipynb"):
+        source[0] = mend(source[0])
+        return
+    notebook = json.loads(source[0])
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = mend("".join(cell["source"]))
+    source[0] = json.dumps(notebook)
+
+
+def mend(text: str) -> str:
+    """Work around two habits of the Markdown parser.
+
+    It glues the words of an alt text at a line break, and it takes an embedded drawing
+    for a danger.
+    """
+    text = ALT.sub(lambda found: " ".join(found[0].split()), text)
+    return text.replace("](data:image/svg+xml;base64,", "](svg:")
 
 
 def slug(title: str) -> str:
@@ -249,4 +295,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.add_node(Block, html=(visit_block, depart_block))
     app.add_transform(Portable)
+    app.connect("source-read", read)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -50,7 +50,7 @@ class Settings(NamedTuple):
     chains: int = 5
     drawn: int = 400  # samples compared by Frechet distance
     draw_steps: int = 300
-    conditional: int = 200
+    conditional: int = 100
     timed: int = 10
     plane_steps: int = 1500
     plane_sampler_steps: int = 20

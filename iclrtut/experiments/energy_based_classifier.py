@@ -357,7 +357,7 @@ def divergence(
     sampler_steps: int,
     alpha: float,
     sigma: float,
-    every: int = 5,
+    every: int = 10,
 ) -> dict[str, list[float]]:
     """Train JEM with another sampler until it diverges, and watch why.
 
@@ -680,7 +680,7 @@ def playground(run: Any, data: Data, model: Net) -> dict[str, Any]:
     noise = torch.empty_like(digits).uniform_(
         -1, 1, generator=run.generator("play", "cpu")
     )
-    first = [int((labels == label).nonzero()[0]) for label in labels.unique()]
+    first = [int((labels == y).nonzero()[0]) for y in sorted(set(labels.tolist()))]
     reference: dict[str, dict[str, list[float]]] = {"lse": {}, "mass": {}}
     for name, x in {"digits": data.x_test, "noise": noise.to(data.x.device)}.items():
         heights = log_density(logits_of(model, x))
