@@ -308,7 +308,7 @@ def neighbours(document: Document) -> list[str]:
 
 
 def proportion(document: Document) -> list[str]:
-    """At least nine words of prose for each line of code; captions are prose."""
+    """At least eight words of prose for each line of code; captions are prose."""
     text = FENCE.sub("", "\n".join(c.text for c in document.cells if not c.code))
     text = re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL)
     # A formula or a name in a sentence is a word.
@@ -322,7 +322,7 @@ def proportion(document: Document) -> list[str]:
                     value = keyword.value
                     words += len(ast.unparse(value).split())
                     count -= (value.end_lineno or value.lineno) - value.lineno + 1
-    if words < 9 * count:
+    if words < 8 * count:
         return [
             f"{words} words stand beside {count} lines of code: write more, or less"
         ]

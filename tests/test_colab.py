@@ -18,16 +18,8 @@ import pytest
 TREE = form.TREE
 CHAPTERS = sorted((TREE / "book" / "chapters").glob("*.md"))
 COLAB = ["numpy==2.1.*", "ipywidgets==7.7.*", "ipython==7.34.*", "pip", "setuptools"]
-COLAB += [
-    "matplotlib",
-    "scipy",
-    "scikit-learn",
-    "scikit-image",
-    "sympy",
-    "tqdm",
-    "pooch",
-    "pillow",
-]
+COLAB += ["matplotlib", "scipy", "scikit-learn", "scikit-image", "sympy"]
+COLAB += ["tqdm", "pooch", "pillow"]
 OUTSIDE = ("PYTHONPATH", "VIRTUAL_ENV", "ICLRTUT_PROFILE", "ICLRTUT_RECORDS")
 TELL = """
 import json, sys, torch, numpy, iclrtut

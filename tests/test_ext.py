@@ -217,7 +217,8 @@ def test_numbers_have_the_digits_that_their_interval_bears_out(mean, low, high, 
 
 
 def test_durations_as_a_reader_says_them():
-    spoken = [pages.duration(s) for s in (0.42, 58.2, 119, 720, 9000)]
+    times = (0.42, 58.2, 119, 720, 9000)
+    spoken = [pages.duration(s).replace("\u00a0", " ") for s in times]
     assert spoken == ["0.4 s", "58 s", "119 s", "12 min", "2.5 h"]
 
 

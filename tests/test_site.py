@@ -12,8 +12,6 @@ import pytest
 from bs4 import BeautifulSoup
 from conftest import TREE, open_tab, tool
 
-pytestmark = pytest.mark.xdist_group("site")
-
 PAGES = tool("site").contents()
 NOTEBOOKS = [page for page in PAGES if page.startswith("notebooks/")]
 AXE = TREE / "tests" / "vendor" / "axe.min.js"

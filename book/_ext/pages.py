@@ -92,7 +92,8 @@ class Cards(Page):
 
         picture = self.tree / "book" / "_static" / "cards" / f"{chapter.slug}.svg"
         facts = {
-            "Paper": escape(f"{chapter.authors}: {chapter.paper}"),
+            "Paper": f'{escape(chapter.authors)}: <a href="{escape(chapter.url)}">'
+            f"{escape(chapter.paper)}</a>",
             "Time": by_kind(own(self.records()), median_time),
             "Difficulty": escape(chapter.difficulty),
             "Know before": escape(chapter.prerequisites),
@@ -238,7 +239,7 @@ class Speed(Page):
                 for what, row in rows.items()
             )
             tables += table(f"Benchmark: {name}", head, body)
-        return f"<h3>{escape(title)}</h3>{tables}<p><small>{escape(line)}</small></p>"
+        return f"<h2>{escape(title)}</h2>{tables}<p><small>{escape(line)}</small></p>"
 
     def row(self, members: list[dict[str, Any]]) -> str:
         """The runs of one chapter under one profile on one kind of device."""
@@ -312,12 +313,16 @@ def median_time(records: list[dict[str, Any]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span as a reader says it: `58 s`, `12 min`, `1.5 h`."""
+    """A time span as a reader says it: `58 s`, `12 min`, `1.5 h`, unbroken."""
     if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+        text = f"{seconds:.1f} s"
+    elif seconds < 120:
+        text = f"{seconds:.0f} s"
+    else:
+        text = (
+            f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+        )
+    return text.replace(" ", "\u00a0")
 
 
 def measured(row: dict[str, Any]) -> str:
