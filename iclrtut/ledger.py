@@ -1,5 +1,6 @@
 """The ledger: every claim of the book, as the records decide it."""
 
+import math
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -61,15 +62,15 @@ def row(
 
 def number(value: float) -> str:
     """A number as the book prints it: three significant digits, a true minus sign."""
-    if value != value:
-        return "–"
     digits = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     return digits.replace("-", "−")
 
 
 def measured(row: dict[str, Any]) -> str:
-    """A row's mean with its interval, such as `0.31 [0.26, 0.36]`."""
-    text = number(row["mean"])
-    if row["low"] == row["low"]:
-        text += f" [{number(row['low'])}, {number(row['high'])}]"
-    return text
+    """A mean with its interval, with the digits that the interval's width bears out."""
+    mean, low, high = row["mean"], row["low"], row["high"]
+    if low != low:
+        return number(mean)
+    places = 1 - math.floor(math.log10((high - low) / 2)) if high > low else 3
+    show = f"{{:,.{min(max(places, 0), 6)}f}}".format
+    return f"{show(mean)} [{show(low)}, {show(high)}]".replace("-", "−")

@@ -179,7 +179,7 @@ class Run:
             "peak memory": f"{peak / 2**20:,.0f} MiB" if peak else "not known here",
             "record kept": kept,
         }
-        return Table(["", "this run"], [[k, str(v)] for k, v in rows.items()])
+        return Table(["of this run", "value"], [[k, str(v)] for k, v in rows.items()])
 
     def record(self) -> dict[str, Any]:
         """This run as a record (DESIGN of the book: one file a run)."""

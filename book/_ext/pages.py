@@ -5,7 +5,6 @@ records, check lines from the executed notebooks.
 """
 
 import json
-import math
 import re
 import statistics
 import sys
@@ -195,7 +194,9 @@ class Ledger(Page):
     def row(self, chapter: Any, row: dict[str, Any]) -> str:
         """One claim."""
         rule = chapter.claim(row["claim"]).rule
-        number = f'<span class="number">{measured(row)}</span>'
+        from iclrtut import ledger
+
+        number = f'<span class="number">{ledger.measured(row)}</span>'
         seeds = f"{row['seeds']} {'seed' if row['seeds'] == 1 else 'seeds'}"
         cells = (
             f"<td><b>{escape(row['sentence'])}</b><small>{escape(row['statistic'])}. "
@@ -323,16 +324,6 @@ def duration(seconds: float) -> str:
             f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
         )
     return text.replace(" ", "\u00a0")
-
-
-def measured(row: dict[str, Any]) -> str:
-    """A mean with its interval, with the digits that the interval's width bears out."""
-    mean, low, high = row["mean"], row["low"], row["high"]
-    if low != low:
-        return minus(f"{mean:.3g}")
-    places = 1 - math.floor(math.log10((high - low) / 2)) if high > low else 3
-    show = f"{{:,.{min(max(places, 0), 6)}f}}".format
-    return minus(f"{show(mean)} [{show(low)}, {show(high)}]")
 
 
 def minus(text: str) -> str:
