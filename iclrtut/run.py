@@ -152,7 +152,10 @@ class Run:
             yield
             print(f"✓ exercise {number}: right.")
         except Exception as error:
-            print(f"○ exercise {number}: not yet. {type(error).__name__}: {error}")
+            said = f"{type(error).__name__}: {error}"
+            if "llipsis" in said:
+                said = "The three dots of the stub are yours to fill."
+            print(f"○ exercise {number}: not yet. {said}")
         finally:
             del checks.passed[before:]
 
