@@ -40,3 +40,16 @@ def test_of_several_attacks_the_worst_counts_for_each_input(monkeypatch):
     assert list(found) == ["replayed", "straight", "unrolled", "worst"]
     assert found["replayed"].tolist() == [False, True, True, True]
     assert found["worst"].tolist() == [False, False, False, True]
+
+
+def test_the_attack_keeps_the_strongest_point_it_met():
+    """The loss peaks in the middle; its one step overshoots to the edge of the ball."""
+    x, y = torch.zeros(50, 1), torch.zeros(50, dtype=torch.long)
+
+    def peak(z):
+        return torch.cat([torch.zeros_like(z), -10 * z.abs()], dim=1)
+
+    model = torch.nn.Linear(1, 2)
+    noise = torch.Generator().manual_seed(0)
+    found = jem.pgd(model, x, y, 0.5, 1, "linf", noise, peak)
+    assert (found.abs() < 0.5).all()
