@@ -226,7 +226,7 @@ class Speed(Page):
         measured = json.loads(file.read_text(encoding="utf-8"))
         facts = {k: v for k, v in measured.items() if not isinstance(v, dict)}
         line = ", ".join(f"{k} {v}" for k, v in facts.items())
-        title = f"{file.parent.name}, {file.stem.removeprefix('bench-')}"
+        title = f"The {file.parent.name}"
         if file.parent.name in self.chapters():
             title = self.chapters()[file.parent.name].title
         tables = ""

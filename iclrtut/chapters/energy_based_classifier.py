@@ -201,8 +201,7 @@ CHAPTER = Chapter(
             "accuracy of JEM minus accuracy of softmax under L-infinity PGD, at the "
             "smallest radius that leaves softmax less than 20 %",
             above(0),
-            paper="a figure; later papers measured 4.3 % under AutoAttack (8/255) and "
-            "40.5 % under an L2 attack",
+            paper="a figure, without a number",
         ),
         Claim(
             "robust_refined",
