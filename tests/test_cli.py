@@ -123,8 +123,8 @@ def test_ledger_shows_every_verdict(capsys, tmp_path):
     lines = out.splitlines()
     assert code == 0 and len(lines) == 3
     assert lines[0] == (
-        "toy quick-cpu faster: 1.5 [1.5, 1.5], 3 seeds; holds when the 95 % interval "
-        "lies below 2: holds"
+        "toy quick-cpu faster: 1.500 [1.500, 1.500], 3 seeds; holds when the 95 % "
+        "interval lies below 2: holds"
     )
     rows = json.loads(say(capsys, "ledger", "--json")[1])
     assert [row["verdict"] for row in rows] == ["holds"] * 3

@@ -201,21 +201,6 @@ def test_buttons_of_a_notebook_and_of_a_page():
     assert only["url"] == "https://github.com/o/r/blob/main/book/preface.md"
 
 
-@pytest.mark.parametrize(
-    ("mean", "low", "high", "shown"),
-    [
-        (4.378, 3.998, 4.758, "4.38 [4.00, 4.76]"),
-        (-0.0194, -0.0303, -0.00855, "−0.019 [−0.030, −0.009]"),
-        (0.9712, 0.951, 0.982, "0.971 [0.951, 0.982]"),
-        (1234.0, 1034.0, 1434.0, "1,234 [1,034, 1,434]"),
-        (0.5, float("nan"), float("nan"), "0.5"),
-        (1.0, 1.0, 1.0, "1.000 [1.000, 1.000]"),
-    ],
-)
-def test_numbers_have_the_digits_that_their_interval_bears_out(mean, low, high, shown):
-    assert pages.measured({"mean": mean, "low": low, "high": high}) == shown
-
-
 def test_durations_as_a_reader_says_them():
     times = (0.42, 58.2, 119, 720, 9000)
     spoken = [pages.duration(s).replace("\u00a0", " ") for s in times]

@@ -261,14 +261,22 @@ def test_a_row_says_everything_that_its_claim_says():
         (-1.0, "−1"),
         (0.0, "0"),
         (12345.6, "12,346"),
-        (math.nan, "–"),
     ],
 )
 def test_a_number_is_printed_with_three_digits(value, shown):
     assert ledger.number(value) == shown
 
 
-def test_an_interval_is_shown_where_there_is_one():
-    row = {"mean": 0.5, "low": -0.25, "high": 1.25}
-    assert ledger.measured(row) == "0.5 [−0.25, 1.25]"
-    assert ledger.measured({"mean": 0.5, "low": math.nan, "high": math.nan}) == "0.5"
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "shown"),
+    [
+        (4.378, 3.998, 4.758, "4.38 [4.00, 4.76]"),
+        (-0.0194, -0.0303, -0.00855, "−0.019 [−0.030, −0.009]"),
+        (0.9712, 0.951, 0.982, "0.971 [0.951, 0.982]"),
+        (1234.0, 1034.0, 1434.0, "1,234 [1,034, 1,434]"),
+        (0.5, float("nan"), float("nan"), "0.5"),
+        (1.0, 1.0, 1.0, "1.000 [1.000, 1.000]"),
+    ],
+)
+def test_numbers_have_the_digits_that_their_interval_bears_out(mean, low, high, shown):
+    assert ledger.measured({"mean": mean, "low": low, "high": high}) == shown
