@@ -113,10 +113,16 @@ class Run:
     def claims(self, *ids: str) -> Table:
         """The table of these claims (all measured ones if none is named)."""
         named = [self.chapter.claim(id) for id in ids or self.measured]
-        statistics = dict.fromkeys(claim.statistic for claim in named)
-        head = ["claim", "this run", "over seeds, 95 %", "holds when the", "verdict"]
+        statistics = "; ".join(dict.fromkeys(claim.statistic for claim in named))
+        head = [
+            "claim",
+            "this run",
+            "95 % interval over seeds",
+            "holds when",
+            "verdict",
+        ]
         rows = [self._row(claim) for claim in named]
-        return Table(head, rows, f"*Measured: {'; '.join(statistics)}.*")
+        return Table(head, rows, f"*Measured: {statistics}.*")
 
     def _row(self, claim: Claim) -> list[str]:
         paper = f" *The paper: {claim.paper}.*" if claim.paper else ""
@@ -124,11 +130,12 @@ class Run:
         here = ledger.number(self.measured[claim.id]["value"])
         found = self._recorded(claim.id)
         row = ledger.row(self.chapter, claim, found) if found else None
-        over = f"{ledger.measured(row)}, {row['seeds']} seeds" if row else "–"
+        over = f"{ledger.measured(row)} ({row['seeds']})" if row else "–"
         verdict = f"**{row['verdict']}**" if row else "no records yet"
         if self.profile not in ledger.JUDGED:
             over, verdict = "–", f"not judged ({self.profile})"
-        return [what, here, over, str(claim.rule), verdict]
+        rule = f"{claim.rule.side} {ledger.number(claim.rule.bound)}"
+        return [what, here, over, rule, verdict]
 
     def _recorded(self, id: str) -> list[dict[str, float]]:
         root = records.folder()
