@@ -34,7 +34,7 @@ if __name__ == "__main__":
         name: {"seconds": seconds(words, 1 if "site" in name else 5)}
         for name, words in COMMANDS.items()
     }
-    told = {"device": "cpu", "python": sys.version.split()[0], "seconds": measured}
+    told = {"device": "cpu", "python": sys.version.split()[0], "waiting for": measured}
     target = TREE / "records" / "book" / "bench-cpu.json"
     write_atomic(target, (json.dumps(told, indent=1) + "\n").encode())
     for name, row in measured.items():
