@@ -201,7 +201,7 @@ class Ledger(Page):
         cells = (
             f"<td><b>{escape(row['sentence'])}</b><small>{escape(row['statistic'])}. "
             f"<i>{escape(row['source'])}</i></small></td>",
-            f"<td>{escape(row['paper'] or '–')}</td>",
+            f"<td>{escape(row['paper'])}</td>",
             f"<td>{number}<small>{seeds}</small>{whisker(row, rule)}</td>",
             f"<td>{rule.side} {minus(f'{rule.bound:g}')}</td>",
             f"<td>{verdict(row['verdict'])}</td>",
