@@ -159,18 +159,26 @@ def keep_data(arguments: argparse.Namespace) -> None:
     """List, fetch or verify data sets."""
     from iclrtut import data
 
-    named = arguments.names or data.names()
-    infos = [data.info(name) for name in named]
+    infos = [data.info(name) for name in arguments.names or data.names()]
+    act = {"fetch": data.fetch, "verify": data.verify}.get(arguments.action)
+    done, failed = [], []
     for info in infos:
-        if arguments.action != "list":
-            getattr(data, arguments.action)(info.name)
+        try:
+            if act:
+                act(info.name)
+            done.append(info)
+        except (BadRequest, RunFailed) as error:
+            failed.append(str(error))
     if arguments.json:
-        _print_json([info._asdict() for info in infos])
-        return
-    told = {"list": "", "fetch": "here: ", "verify": "verified: "}[arguments.action]
-    for info in infos:
-        size = f"{info.bytes / 2**20:.1f} MiB"
-        print(f"{told}{info.name} ({size}, {info.licence}): {info.about}")
+        _print_json([info._asdict() for info in done])
+    else:
+        told = {"list": "", "fetch": "here: ", "verify": "verified: "}
+        for info in done:
+            size = f"{info.bytes / 2**20:.1f} MiB"
+            what = f"{told[arguments.action]}{info.name} ({size}, {info.licence})"
+            print(f"{what}: {info.about}")
+    if failed:
+        raise RunFailed("\n".join(failed))
 
 
 def _print_json(value: Any) -> None:
