@@ -114,13 +114,8 @@ class Run:
         """The table of these claims (all measured ones if none is named)."""
         named = [self.chapter.claim(id) for id in ids or self.measured]
         statistics = "; ".join(dict.fromkeys(claim.statistic for claim in named))
-        head = [
-            "claim",
-            "this run",
-            "95 % interval over seeds",
-            "holds when",
-            "verdict",
-        ]
+        interval = "95 % interval over seeds"
+        head = ["claim", "verdict", interval, "holds when", "this run"]
         rows = [self._row(claim) for claim in named]
         return Table(head, rows, f"*Measured: {statistics}.*")
 
@@ -130,12 +125,12 @@ class Run:
         here = ledger.number(self.measured[claim.id]["value"])
         found = self._recorded(claim.id)
         row = ledger.row(self.chapter, claim, found) if found else None
-        over = f"{ledger.measured(row)} ({row['seeds']})" if row else "–"
+        over = f"{ledger.measured(row)}, n = {row['seeds']}" if row else "–"
         verdict = f"**{row['verdict']}**" if row else "no records yet"
         if self.profile not in ledger.JUDGED:
             over, verdict = "–", f"not judged ({self.profile})"
         rule = f"{claim.rule.side} {ledger.number(claim.rule.bound)}"
-        return [what, here, over, rule, verdict]
+        return [what, verdict, over, rule, here]
 
     def _recorded(self, id: str) -> list[dict[str, float]]:
         root = records.folder()

@@ -106,7 +106,8 @@ def fit(
             optimizer.step()
             if scheduler is not None:
                 scheduler.step()
-            bar.set_postfix(loss=f"{numbers['loss']:.3g}", refresh=False)
+            shown = {key: f"{numbers[key]:.3g}" for key in ("loss", *limits)}
+            bar.set_postfix(shown, refresh=False)
         else:
             t, wrong = steps, _not_finite(optimizer)
         history = History(curves, time.perf_counter() - began, first)

@@ -199,7 +199,7 @@ def test_the_table_shows_interval_and_verdict_once_there_are_records(
         records.write(tmp_path, made)
         records.write(tmp_path, made | {"profile": "full"})
     row = repr(opened.claim("better", 9.0))
-    assert "2.0 [−0.5, 4.5] (3)" in row and "undecided" in row
+    assert "2.0 [−0.5, 4.5], n = 3" in row and "undecided" in row
     assert "9" in row.split(" · ")
     assert "0.9 (table 2)" in repr(opened.claim("often", **toy.MEASURED["often"]))
     assert len(opened.claims().rows) == 2 and len(opened.claims("better").rows) == 1
