@@ -106,8 +106,7 @@ def fit(
             optimizer.step()
             if scheduler is not None:
                 scheduler.step()
-            shown = {key: f"{numbers[key]:.3g}" for key in ("loss", *limits)}
-            bar.set_postfix(shown, refresh=False)
+            bar.set_postfix(_shown(numbers, limits), refresh=False)
         else:
             t, wrong = steps, _not_finite(optimizer)
         history = History(curves, time.perf_counter() - began, first)
@@ -126,6 +125,11 @@ def fit(
         bar.close()
     kept.keep(kept.capture(steps, history.seconds, curves), steps)
     return history
+
+
+def _shown(numbers: Numbers, limits: Numbers) -> dict[str, str]:
+    """What the bar shows: the loss, and all that has a limit."""
+    return {key: f"{numbers[key]:.3g}" for key in ("loss", *limits)}
 
 
 def _numbers(loss: Tensor, watched: Numbers, limits: Numbers) -> dict[str, float]:
