@@ -148,6 +148,17 @@ def share_interval(successes: float, trials: float) -> Interval:
     return Interval(successes / trials, float(low), float(high))
 
 
+def profile(name: str) -> str:
+    """A profile's name, once it is known to be one.
+
+    Raises:
+        BadRequest: there is no such profile.
+    """
+    if name not in PROFILES:
+        raise BadRequest(f"profile {name!r} is unknown: use {', '.join(PROFILES)}.")
+    return name
+
+
 def slugs() -> list[str]:
     """The names of the chapters that this package has."""
     from iclrtut import chapters

@@ -113,9 +113,7 @@ def run_chapters(arguments: argparse.Namespace) -> None:
     from iclrtut.execute import execute_all
 
     named = claims.slugs() if arguments.slugs == ["all"] else arguments.slugs
-    if arguments.profile not in claims.PROFILES:
-        known = ", ".join(claims.PROFILES)
-        raise BadRequest(f"profile {arguments.profile!r} is unknown: use {known}.")
+    claims.profile(arguments.profile)
     if arguments.processes < 1:
         raise BadRequest(f"{arguments.processes} processes run nothing: use 1 or more.")
     slugs = [claims.chapter(slug).slug for slug in named]

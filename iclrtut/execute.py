@@ -10,10 +10,12 @@ import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from iclrtut import claims, ledger, records, run
 from iclrtut.errors import BadRequest, RunFailed
+from iclrtut.files import write_atomic
 
 TREE = Path(__file__).resolve().parents[1]
 
@@ -65,13 +67,13 @@ def _facts(slug: str) -> dict[str, str]:
 
 
 def running_times(slug: str) -> str:
-    """The measured seconds of a chapter's notebook, by profile and device."""
+    """The median seconds of a chapter's notebook, by profile and device."""
     found: dict[str, list[float]] = {}
     for record in records.read_all(TREE / "records"):
         if record["chapter"] == slug:
             kind = f"{record['profile']} ({record['device'].upper()})"
             found.setdefault(kind, []).append(record["seconds"])
-    said = [f"{kind} {sum(s) / len(s):.0f} s" for kind, s in sorted(found.items())]
+    said = [f"{kind} {median(s):.0f} s" for kind, s in sorted(found.items())]
     return ", ".join(said) or "not yet measured"
 
 
@@ -117,7 +119,7 @@ def execute(slug: str, profile: str, seed: int, target: Path) -> None:
                 f"{slug}, profile {profile}, seed {seed}: cell {error.exec_count} "
                 f"raised {error.ename}: {error.evalue}\nThe cell reads:\n{error.source}"
             ) from None
-        os.replace(shutil.copy(done, target.with_suffix(".new")), target)
+        write_atomic(target, done.read_bytes())
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 

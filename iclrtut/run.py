@@ -116,14 +116,15 @@ class Run:
         statistics = "; ".join(dict.fromkeys(claim.statistic for claim in named))
         interval = "95 % interval over seeds"
         head = ["claim", "verdict", interval, "holds when", "this run"]
-        rows = [self._row(claim) for claim in named]
+        kept = self._recorded()
+        rows = [self._row(claim, kept) for claim in named]
         return Table(head, rows, f"*Measured: {statistics}.*")
 
-    def _row(self, claim: Claim) -> list[str]:
+    def _row(self, claim: Claim, kept: list[dict[str, Any]]) -> list[str]:
         paper = f" *The paper: {claim.paper}.*" if claim.paper else ""
         what = f"**{claim.id}** {claim.sentence} ({claim.source}).{paper}"
         here = ledger.number(self.measured[claim.id]["value"])
-        found = self._recorded(claim.id)
+        found = [r["claims"][claim.id] for r in kept if claim.id in r["claims"]]
         row = ledger.row(self.chapter, claim, found) if found else None
         over = f"{ledger.measured(row)}, n = {row['seeds']}" if row else "–"
         verdict = f"**{row['verdict']}**" if row else "no records yet"
@@ -132,16 +133,11 @@ class Run:
         rule = f"{claim.rule.side} {ledger.number(claim.rule.bound)}"
         return [what, verdict, over, rule, here]
 
-    def _recorded(self, id: str) -> list[dict[str, float]]:
+    def _recorded(self) -> list[dict[str, Any]]:
+        """The records of this chapter and profile on this kind of device."""
         root = records.folder()
         name = f"{self.slug}/{self.profile}-{self.device.type}-*.json"
-        files = sorted(root.glob(name)) if root else []
-        return [
-            r["claims"][id]
-            for f in files
-            for r in [records.read(f)]
-            if id in r["claims"]
-        ]
+        return [records.read(file) for file in sorted(root.glob(name))] if root else []
 
     @contextmanager
     def exercise(self, number: int) -> Iterator[None]:
@@ -229,11 +225,7 @@ def start(slug: str, profile: str = "quick", seed: int = 0) -> Run:
     Raises:
         BadRequest: unknown chapter or profile, or a seed that is no such number.
     """
-    profile = os.environ.get("ICLRTUT_PROFILE") or profile
-    if profile not in claims.PROFILES:
-        raise BadRequest(
-            f"profile {profile!r} is unknown: use {', '.join(claims.PROFILES)}."
-        )
+    profile = claims.profile(os.environ.get("ICLRTUT_PROFILE") or profile)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
         raise BadRequest(
             f"seed {seed!r} is no whole number from 0 to 2**31 - 1: use 0."

@@ -55,37 +55,16 @@ def env() -> None:
 def lock() -> None:
     """Resolve requirements.in anew into requirements.txt."""
     env()
-    names = (
-        "cublas",
-        "cuda-cupti",
-        "cuda-nvrtc",
-        "cuda-runtime",
-        "cudnn-cu13",
-        "cufft",
-    )
-    names += (
-        "cufile",
-        "curand",
-        "cusolver",
-        "cusparse",
-        "cusparselt-cu13",
-        "nccl-cu13",
-    )
-    names += ("nvjitlink", "nvshmem-cu13", "nvtx")
     # Torch pins its own CUDA libraries; listed here they would burden the CPU build.
-    others = ("cuda-bindings", "cuda-pathfinder", "cuda-toolkit", "triton")
-    skip = [
-        f"--no-emit-package={n}" for n in (*(f"nvidia-{n}" for n in names), *others)
-    ]
-    universal = [
-        "--universal",
-        "--python-version",
-        "3.11",
-        "--no-annotate",
-        "--no-header",
-    ]
+    nvidia = "cublas cuda-cupti cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand "
+    nvidia += "cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx"
+    others = ["cuda-bindings", "cuda-pathfinder", "cuda-toolkit", "triton"]
+    left_out = [*(f"nvidia-{name}" for name in nvidia.split()), *others]
+    skip = [f"--no-emit-package={name}" for name in left_out]
+    scope = ["--universal", "--python-version=3.11"]
+    form = ["--no-annotate", "--no-header"]
     out = ["-o", "requirements.txt", "requirements.in"]
-    call(PYTHON, "-m", "uv", "pip", "compile", "-q", *universal, *skip, *out)
+    call(PYTHON, "-m", "uv", "pip", "compile", "-q", *scope, *form, *skip, *out)
 
 
 def notebooks() -> None:

@@ -193,9 +193,9 @@ class Ledger(Page):
 
     def row(self, chapter: Any, row: dict[str, Any]) -> str:
         """One claim."""
-        rule = chapter.claim(row["claim"]).rule
         from iclrtut import ledger
 
+        rule = chapter.claim(row["claim"]).rule
         number = f'<span class="number">{ledger.measured(row)}</span>'
         seeds = f"{row['seeds']} {'seed' if row['seeds'] == 1 else 'seeds'}"
         cells = (

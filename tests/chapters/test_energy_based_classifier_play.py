@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from iclrtut import figures, play
+from iclrtut.chapters import energy_based_classifier as jem
 
 SLUG = "energy_based_classifier"
 AXE = Path(__file__).parents[1] / "vendor" / "axe.min.js"
@@ -59,17 +60,7 @@ def document(body, theme="light"):
 
 
 def digits_net(generator):
-    net = nn.Sequential(
-        nn.Conv2d(1, 16, 3, 1, 1),
-        nn.SiLU(),
-        nn.Conv2d(16, 32, 3, 2, 1),
-        nn.SiLU(),
-        nn.Conv2d(32, 64, 3, 2, 1),
-        nn.SiLU(),
-        nn.Flatten(),
-        nn.Linear(256, 10),
-    )
-    return drawn(net, generator)
+    return drawn(jem.digits_net(0), generator)
 
 
 def drawn(net, generator):
