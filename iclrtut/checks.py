@@ -35,9 +35,11 @@ def close(numbers: str, what: str, left: Any, right: Any, tol: float) -> None:
         _fail(numbers, what, f"shapes {a.shape} and {b.shape} differ")
     if not a.size:
         _fail(numbers, what, "there is nothing to compare")
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        _fail(numbers, what, f"not finite: {a} and {b}")
-    gap = np.abs(a - b)
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(a - b)
+    if not np.isfinite(gap).all():
+        at = np.unravel_index(np.isfinite(gap).argmin(), gap.shape)
+        _fail(numbers, what, f"not finite: {a[at]} and {b[at]}")
     if not gap.max() <= tol:
         at = np.unravel_index(gap.argmax(), gap.shape)
         _fail(numbers, what, f"{a[at]} and {b[at]} differ by more than {tol:g}")

@@ -3,10 +3,12 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -16,6 +18,14 @@ from iclrtut.checkpoint import Checkpoint
 from iclrtut.errors import BadRequest, RunFailed
 
 Numbers = Mapping[str, float]
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw first weights by a seed, and leave torch's global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 class History(NamedTuple):

@@ -207,6 +207,19 @@ def test_durations_as_a_reader_says_them():
     assert spoken == ["0.4 s", "58 s", "119 s", "12 min", "2.5 h"]
 
 
+def test_a_benchmark_leaves_a_dash_where_nothing_was_measured(tmp_path):
+    rows = {"one": {"seconds": 0.51234, "peak_MiB": 23437.5}, "two": {"seconds": -2.0}}
+    file = tmp_path / "toy" / "bench-cpu.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"device": "cpu", "points": 9, "route": rows}))
+    html = pages.Speed.benchmark(SimpleNamespace(chapters=dict), file)
+    heads = re.findall(r'<th scope="col">(.*?)</th>', html)
+    assert heads == ["route", "seconds", "peak MiB"]
+    cells = re.findall(r"<td>(.*?)</td>", html)
+    assert cells == ["one", "0.512", "23,438", "two", "−2", "–"]
+    assert "device cpu, points 9" in html
+
+
 @pytest.mark.parametrize("side", ["above", "below"])
 def test_the_whisker_tints_the_side_on_which_a_claim_holds(side):
     row = {"mean": 2.0, "low": 1.0, "high": 3.0, "verdict": "holds"}

@@ -235,7 +235,7 @@ class Speed(Page):
             head = (name, *(column.replace("_", " ") for column in columns))
             body = "".join(
                 f"<tr><td>{escape(what)}</td>"
-                + "".join(f"<td>{minus(f'{row[c]:.3g}')}</td>" for c in columns)
+                + "".join(f"<td>{short(row.get(c))}</td>" for c in columns)
                 + "</tr>"
                 for what, row in rows.items()
             )
@@ -324,6 +324,13 @@ def duration(seconds: float) -> str:
             f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
         )
     return text.replace(" ", "\u00a0")
+
+
+def short(value: float | None) -> str:
+    """A measured number in three digits, whole from 1,000 on; a dash for none."""
+    if value is None:
+        return "–"
+    return minus(f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}")
 
 
 def minus(text: str) -> str:

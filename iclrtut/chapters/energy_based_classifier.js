@@ -6,109 +6,15 @@
 //            where q are the quantiles at 5, 25, 50, 75 and 95 %.
 // "sampler": {}
 
-// ---- The network: the layers of iclrtut.play.export, forward and back to the input ----
+// ---- The network, read twice: its height by class and by input ----
 
-function decode(text) {
-  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-  const view = new DataView(bytes.buffer);
-  return Float64Array.from({ length: bytes.length / 4 }, (_, i) => view.getFloat32(4 * i, true));
-}
-
-const sigmoid = (v) => 1 / (1 + Math.exp(-v));
-const elementwise = (value, slope) => ({
-  forward: (x) => x.map(value),
-  backward: (x, dy) => dy.map((d, i) => d * slope(x[i])),
-});
-
-function conv({ shape, stride, padding, ...coded }, [, height, width]) {
-  const [outs, ins, kh, kw] = shape;
-  const weight = decode(coded.weight), bias = decode(coded.bias);
-  const rows = Math.floor((height + 2 * padding[0] - kh) / stride[0]) + 1;
-  const columns = Math.floor((width + 2 * padding[1] - kw) / stride[1]) + 1;
-  // Every product of the convolution: y += weight * x, or backwards x += weight * y.
-  const products = (x, y, back) => {
-    for (let w = 0, o = 0; o < outs; o++) for (let i = 0; i < ins; i++)
-      for (let u = 0; u < kh; u++) for (let v = 0; v < kw; v++, w++)
-        for (let r = 0; r < rows; r++) {
-          const row = r * stride[0] - padding[0] + u;
-          if (row < 0 || row >= height) continue;
-          const from = (i * height + row) * width - padding[1] + v, to = (o * rows + r) * columns;
-          for (let c = 0; c < columns; c++) {
-            const column = c * stride[1] - padding[1] + v;
-            if (column < 0 || column >= width) continue;
-            if (back) x[from + c * stride[1]] += weight[w] * y[to + c];
-            else y[to + c] += weight[w] * x[from + c * stride[1]];
-          }
-        }
-  };
-  return {
-    shape: [outs, rows, columns],
-    forward(x) {
-      const y = Float64Array.from({ length: outs * rows * columns },
-        (_, k) => bias[Math.floor(k / (rows * columns))]);
-      products(x, y, false);
-      return y;
-    },
-    backward(x, dy) {
-      const dx = new Float64Array(x.length);
-      products(dx, dy, true);
-      return dx;
-    },
-  };
-}
-
-function linear({ shape: [outs, ins], ...coded }) {
-  const weight = decode(coded.weight), bias = decode(coded.bias);
-  return {
-    shape: [outs],
-    forward: (x) => bias.map((b, o) => {
-      for (let i = 0; i < ins; i++) b += weight[o * ins + i] * x[i];
-      return b;
-    }),
-    backward(x, dy) {
-      const dx = new Float64Array(ins);
-      for (let o = 0; o < outs; o++)
-        for (let i = 0; i < ins; i++) dx[i] += weight[o * ins + i] * dy[o];
-      return dx;
-    },
-  };
-}
-
-function mean(_, [channels, height, width]) {
-  const area = height * width;
-  return {
-    shape: [channels, 1, 1],
-    forward: (x) => Float64Array.from({ length: channels }, (_, c) =>
-      x.subarray(c * area, (c + 1) * area).reduce((sum, v) => sum + v, 0) / area),
-    backward: (x, dy) => x.map((_, i) => dy[Math.floor(i / area)] / area),
-  };
-}
-
-const LAYERS = {
-  conv, linear, mean,
-  silu: () => elementwise((v) => v * sigmoid(v),
-    (v) => sigmoid(v) * (1 + v * (1 - sigmoid(v)))),
-  relu: () => elementwise((v) => Math.max(v, 0), (v) => Number(v > 0)),
-  flatten: (_, shape) => ({
-    shape: [shape.reduce((a, b) => a * b)], forward: (x) => x, backward: (x, dy) => dy,
-  }),
-};
-
-function network(exported, shape) {
-  const layers = exported.layers.map((layer) => {
-    const made = LAYERS[layer.type](layer, shape);
-    shape = made.shape ?? shape;
-    return made;
-  });
-  const inputs = (pixels) => layers.reduce((xs, layer) => [...xs, layer.forward(xs.at(-1))],
-    [Float64Array.from(pixels)]);
-  const logits = (pixels) => inputs(pixels).at(-1);
+function readings(exported, shape) {
+  const { forward, backward, logits } = network(exported, shape);
   // LSE, and its gradient by (10): softmax weights sent back to the pixels.
   const climb = (pixels) => {
-    const xs = inputs(pixels);
+    const xs = forward(pixels);
     const f = xs.at(-1);
-    const gradient = layers.reduceRight((d, layer, i) => layer.backward(xs[i], d),
-      Float64Array.from(softmax(f)));
+    const gradient = backward(xs, softmax(f));
     const mass = -Math.hypot(...gradient);
     return { pixels: xs[0], logits: f, lse: logsumexp(f), gradient, mass };
   };
@@ -248,7 +154,7 @@ function strip(title, name, examples, chosen, pick) {
 function classifier() {
   const { examples, reference } = payload;
   const [, height, width] = payload.shape;
-  const net = network(payload.model, payload.shape);
+  const net = readings(payload.model, payload.shape);
   const labels = payload.labels ?? Array.from(net.logits(examples[0].pixels), (_, y) => y);
   const name = `play${Math.random()}`;
   const { node: status, say } = announcer();

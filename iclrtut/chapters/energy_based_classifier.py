@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from iclrtut.claims import Chapter, Claim, above, below
 from iclrtut.errors import BadRequest
+from iclrtut.train import seeded
 
 
 class Settings(NamedTuple):
@@ -277,16 +278,9 @@ class _Block(nn.Module):
         return skipped
 
 
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
-
-
 def digits_net(seed: int, classes: int = 10) -> Net:
     """Three convolutions for 8 x 8 digits, smooth units, no norm."""
-    with _seeded(seed):
+    with seeded(seed):
         return Net(
             nn.Conv2d(1, 16, 3, 1, 1),
             nn.SiLU(),
@@ -302,7 +296,7 @@ def digits_net(seed: int, classes: int = 10) -> Net:
 
 def mlp(seed: int, classes: int = 2, hidden: int = 64) -> Net:
     """Two hidden layers for points of the plane, smooth units."""
-    with _seeded(seed):
+    with seeded(seed):
         return Net(
             nn.Linear(2, hidden),
             nn.SiLU(),
@@ -326,7 +320,7 @@ def wide_resnet(
             f"a wide ResNet of depth {depth} is not 6 k + 4: use 10 or 28."
         )
     widths = [16 * width * 2**stage for stage in range(3)]
-    with _seeded(seed):
+    with seeded(seed):
         layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, 1, 1)]
         for stage, (inputs, outputs) in enumerate(pairwise([16, *widths])):
             for k in range((depth - 4) // 6):

@@ -1,75 +1,23 @@
 """The chapter's figures in a browser: they compute what PyTorch computes, and obey."""
 
 import json
-from pathlib import Path
 
 import numpy as np
+import playing
 import pytest
 import torch
+from playing import HOOK, MOVE, PICTURE, TEXTS, document, drawn, move
 from torch import nn
 
 from iclrtut import figures, play
 from iclrtut.chapters import energy_based_classifier as jem
 
 SLUG = "energy_based_classifier"
-AXE = Path(__file__).parents[1] / "vendor" / "axe.min.js"
-# What axe asks of a whole page, which a figure alone is not.
-PAGE_RULES = {"region", "landmark-one-main", "page-has-heading-one"}
-TEXTS = {"alt": "A figure to play with.", "caption": "Move a slider."}
-MOVE = "(e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }"
-HOOK = "document.querySelector('.play').iclrtut"
-# What a picture shows, without the sliders that moved it.
-PICTURE = """() => {
-    const copy = document.querySelector('.play').cloneNode(true);
-    copy.querySelectorAll('.control, [role=status]').forEach((node) => node.remove());
-    return copy.innerHTML;
-}"""
-
-
-@pytest.fixture
-def page(browser):
-    """A phone without a network; its errors and foreign requests fail the test."""
-    context = browser.new_context(
-        offline=True, viewport={"width": 390, "height": 800}, has_touch=True
-    )
-    page, troubles = context.new_page(), []
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("console", lambda message: troubles.append(message.text))
-    page.on("requestfailed", lambda request: troubles.append(request.url))
-    yield page
-    assert not troubles
-    context.close()
-
-
-@pytest.fixture
-def made(monkeypatch):
-    pages = []
-    monkeypatch.setattr(figures, "display", lambda page, text: pages.append(page))
-    return pages
-
-
-def document(body, theme="light"):
-    colour = {"light": ("#222832", "#fff"), "dark": ("#ced6dd", "#121212")}[theme]
-    return (
-        f'<!doctype html><html lang="en" data-theme="{theme}"><head>'
-        '<title>A page</title><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f"<style>body {{ color: {colour[0]}; background: {colour[1]}; }}</style>"
-        f"</head><body>{body}</body></html>"
-    )
+page, made = playing.page, playing.made
 
 
 def digits_net(generator):
     return drawn(jem.digits_net(0), generator)
-
-
-def drawn(net, generator):
-    """Weights from the generator, rounded to what the page gets, then in float64."""
-    with torch.no_grad():
-        for p in net.parameters():
-            noise = torch.randn(p.shape, generator=generator)
-            p.copy_(1.5 * noise / p[0].numel() ** 0.5)
-    return net.double()
 
 
 OTHERS = {
@@ -114,10 +62,6 @@ def widget(made, mode="digits", seed=0):
         data = payload(digits_net(torch.Generator().manual_seed(seed)))
     play.widget(SLUG, data, **TEXTS)
     return made[-1]
-
-
-def move(page, label, value):
-    page.get_by_role("slider", name=label).evaluate(MOVE, value)
 
 
 def reading(page):
@@ -383,9 +327,7 @@ def test_nothing_overflows_and_everything_can_be_touched(width, page, made):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing(theme, page, made):
     page.set_content(document(everything(made), theme))
-    page.add_script_tag(path=AXE)
-    found = page.evaluate("axe.run()")["violations"]
-    assert [v["id"] for v in found if v["id"] not in PAGE_RULES] == []
+    assert playing.refused(page) == []
 
 
 def test_the_frames_slider_by_keyboard(page, made):

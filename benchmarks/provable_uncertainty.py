@@ -1,0 +1,216 @@
+"""How fast the certificates are: against a loop over points, and against one tensor.
+
+Both certificates of the chapter, (10) and (12), for centres already whitened. The loop
+takes one point at a time, as the paper's code does; `one tensor` forms all differences
+[N, K, D]. The two are timed on the first points only and scaled, as the table says, and
+all routes are timed in turn, so that a busy machine slows all alike. Memory is the
+growth of the process's peak, in a process of its own. Writes
+records/provable_uncertainty/bench-<device>.json.
+
+    python benchmarks/provable_uncertainty.py
+"""
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from iclrtut.chapters.provable_uncertainty import Mixture, log_bound
+from iclrtut.files import write_atomic
+
+POINTS, COMPONENTS, PIXELS, ROUNDS = 10_000, 100, 3072, 5
+SOME, FEW = 500, 100  # points for the loop, and for one tensor
+R = 2.0
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+RECORDS = Path(__file__).resolve().parents[1] / "records" / "provable_uncertainty"
+
+
+def made(points: int, components: int, pixels: int) -> tuple[Tensor, Mixture, Mixture]:
+    """Whitened points and two mixtures, float64."""
+    g = torch.Generator(DEVICE).manual_seed(0)
+    real = {"generator": g, "device": DEVICE, "dtype": torch.float64}
+    z = torch.randn(points, pixels, **real)
+    means = [torch.randn(components, pixels, **real) for _ in range(2)]
+    sigma = torch.rand(components, **real) + 0.5
+    inside, outside = Mixture(means[0], sigma), Mixture(means[1], 2 * sigma)
+    return z, inside.to(DEVICE), outside.to(DEVICE)
+
+
+def ratio(near: Tensor, far: Tensor, inside: Mixture, outside: Mixture) -> Tensor:
+    """(10) from the distances to both kinds of means."""
+    up = (near - R).clamp_min(0).square() / (2 * inside.sigma**2)
+    down = (far + R).square() / (2 * outside.sigma**2)
+    top = torch.logsumexp(inside.heights() - up, -1)
+    return top - torch.logsumexp(outside.heights() - down, -1)
+
+
+@torch.no_grad()
+def loop(z: Tensor, inside: Mixture, outside: Mixture) -> Tensor:
+    """(10), a point at a time."""
+    return torch.stack(
+        [
+            ratio(
+                *((p - m.means).norm(dim=1) for m in (inside, outside)), inside, outside
+            )
+            for p in z
+        ]
+    )
+
+
+@torch.no_grad()
+def tensor(z: Tensor, inside: Mixture, outside: Mixture) -> Tensor:
+    """(10), all differences at once: [N, K, D]."""
+    near, far = (
+        (z[:, None] - m.means).square().sum(2).sqrt() for m in (inside, outside)
+    )
+    return ratio(near, far, inside, outside)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """The time of one call."""
+    began = time.perf_counter()
+    call()
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def in_turn(calls: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
+    """Times of all calls, in turn, the first round left out."""
+    rounds = [
+        {k: seconds(call) for k, call in calls.items()} for _ in range(ROUNDS + 1)
+    ]
+    return {k: [r[k] for r in rounds[1:]] for k in calls}
+
+
+def memory(tight: bool) -> float:
+    """MiB above points and mixtures, at the peak; on a CPU in a fresh process."""
+    if DEVICE.type == "cuda":
+        z, *pair = made(POINTS, COMPONENTS, PIXELS)
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        log_bound(z, R, *pair, tight=tight)
+        return (torch.cuda.max_memory_allocated() - held) / 2**20
+    words = [sys.executable, __file__, "--memory", str(int(tight))]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def grown(tight: bool) -> float:
+    """MiB by which a call raises this process's peak; a small one warms it up."""
+    import resource
+
+    torch.set_num_threads(1)
+    z, *pair = made(POINTS, COMPONENTS, PIXELS)
+    log_bound(z[:2], R, *pair, tight=tight)
+
+    def peak() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    before = peak()
+    log_bound(z, R, *pair, tight=tight)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return (peak() - before) * unit / 2**20
+
+
+def routes() -> dict[str, dict[str, float]]:
+    """Times for all points, and how many times that of (10)."""
+    z, *pair = made(POINTS, COMPONENTS, PIXELS)
+    some, few = z[:SOME], z[:FEW]
+    near = [log_bound(few, R, *pair), loop(few, *pair), tensor(few, *pair)]
+    assert all(torch.allclose(near[0], other, atol=1e-6) for other in near[1:])
+    times = in_turn(
+        {
+            "(10)": lambda: log_bound(z, R, *pair),
+            "(12)": lambda: log_bound(z, R, *pair, tight=True),
+            "loop": lambda: loop(some, *pair),
+            "tensor": lambda: tensor(few, *pair),
+        }
+    )
+    names = {
+        "(10)": ("equation (10)", POINTS),
+        "(12)": ("equation (12)", POINTS),
+        "loop": (f"(10), loop over points, scaled from {SOME}", SOME),
+        "tensor": (f"(10), one [N, K, D] tensor, scaled from {FEW}", FEW),
+    }
+    found = {}
+    for key, (name, count) in names.items():
+        scale = POINTS / count
+        pairs = zip(times[key], times["(10)"], strict=True)
+        found[name] = {
+            "seconds": statistics.median(times[key]) * scale,
+            "times_(10)": statistics.median(a * scale / b for a, b in pairs),
+        }
+    found["equation (10)"]["peak_MiB"] = memory(False)
+    found["equation (12)"]["peak_MiB"] = memory(True)
+    whole = POINTS * COMPONENTS * PIXELS * z.element_size() / 2**20
+    found[names["tensor"][0]]["peak_MiB"] = whole  # of that tensor alone
+    return found
+
+
+def growth() -> dict[str, dict[str, float]]:
+    """How the times grow when each size in turn doubles to its full value."""
+    full = (POINTS, COMPONENTS, PIXELS)
+    names = ("points", "components of each mixture", "pixels")
+    rows = {}
+    for i, name in enumerate(names):
+        half = tuple(size // 2 if i == j else size for j, size in enumerate(full))
+        ends = [made(*sizes) for sizes in (half, full)]
+        calls = {
+            f"{number} {size}": lambda v=v, tight=tight: log_bound(
+                v[0], R, *v[1:], tight=tight
+            )
+            for number, tight in (("(10)", False), ("(12)", True))
+            for size, v in zip(("half", "full"), ends, strict=True)
+        }
+        times = in_turn(calls)
+        rows[f"twice the {name}"] = {
+            number: statistics.median(
+                b / a
+                for a, b in zip(
+                    times[f"{number} half"], times[f"{number} full"], strict=True
+                )
+            )
+            for number in ("(10)", "(12)")
+        }
+    return rows
+
+
+def main() -> None:
+    """Measure, print both tables, write the record."""
+    torch.set_num_threads(1)
+    tables = {"certificate": routes(), "growth of time": growth()}
+    for title, rows in tables.items():
+        columns = list(dict.fromkeys(key for row in rows.values() for key in row))
+        print(f"{title:48}" + "".join(f"{c.replace('_', ' '):>12}" for c in columns))
+        for name, row in rows.items():
+            cells = (f"{row[c]:12.3g}" if c in row else f"{'':12}" for c in columns)
+            print(f"{name:48}" + "".join(cells))
+    record = {
+        "device": DEVICE.type,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "points": POINTS,
+        "components": f"{COMPONENTS} + {COMPONENTS}",
+        "pixels": PIXELS,
+        "dtype": "float64",
+        **tables,
+    }
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(record, indent=2) + "\n"
+    write_atomic(RECORDS / f"bench-{DEVICE.type}.json", text.encode())
+
+
+if __name__ == "__main__":
+    if "--memory" in sys.argv:
+        print(grown(bool(int(sys.argv[-1]))))
+    else:
+        main()
