@@ -282,14 +282,17 @@ def squared_distances(z: Tensor, means: Tensor, outward: int = 0) -> Tensor:
         outward: 1 rounds up and -1 down, by the a priori error of the sums: what is
             returned is never below, or above, the true value.
     """
+    found, error = _squares(z, means)
+    return found.add_(error, alpha=outward).clamp_min(0)
+
+
+def _squares(z: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+    """|z - mu_k|^2, and how far it may be off, (15), each [n, K]."""
     middle = means.mean(0)
     z, means = z - middle, means - middle
     squares = z.square().sum(1)[:, None] + means.square().sum(1)
     found = torch.addmm(squares, z, means.T, alpha=-2)
-    if outward:
-        unit = torch.finfo(z.dtype).eps * (z.shape[1] + 8)
-        found = found.add_(squares, alpha=outward * unit)
-    return found.clamp_min(0)
+    return found, squares * (torch.finfo(z.dtype).eps * (z.shape[1] + 4))
 
 
 # Densities
@@ -429,21 +432,19 @@ def _triangle(z: Tensor, inside: Mixture, outside: Mixture) -> Callable[..., Ten
 
 def _pairwise(z: Tensor, inside: Mixture, outside: Mixture) -> Callable[..., Tensor]:
     """(12) at centres z: each pair of components has its exact maximum in the ball."""
-    precision = [1 / m.sigma**2 for m in (inside, outside)]
-    s, t = precision[0][:, None], precision[1]
-    near = squared_distances(z, inside.means)[:, :, None]
-    far = squared_distances(z, outside.means)[:, None, :]
-    apart = squared_distances(inside.means, outside.means)
-    slack = squared_distances(z, inside.means, 1)[:, :, None] - near
-    slack = slack + squared_distances(z, outside.means, 1)[:, None, :] - far
-    slack = slack + squared_distances(inside.means, outside.means, 1) - apart
-    cross = near + far - apart  # twice the product of the two differences
-    v = s**2 * near + t**2 * far - s * t * cross + (s + t) ** 2 * slack
-    v = v.clamp_min(0).sqrt()
+    s, t = 1 / inside.sigma[:, None] ** 2, 1 / outside.sigma**2
+    (near, error_in), (far, error_out) = (
+        _squares(z, m.means) for m in (inside, outside)
+    )
+    near, far = near[:, :, None], far[:, None, :]
+    apart, error = _squares(inside.means, outside.means)
+    error = error + error_in[:, :, None] + error_out[:, None, :]
     c = s - t
+    square = c * s * near - c * t * far + s * t * apart + (s + t) ** 2 * error
+    v = square.clamp_min_(0).sqrt()
     centre = inside.heights()[:, None] - outside.heights()
-    centre = centre - s * near / 2 + t * far / 2 + (s + t) * slack / 2
-    peak = v.square() / (2 * torch.where(c > 0, c, 1))
+    centre = centre + (t * far - s * near + (s + t) * error) / 2
+    peak = square / (2 * torch.where(c > 0, c, 1))
 
     def ceiling(R: Tensor) -> Tensor:
         R = R[:, None, None]
@@ -465,7 +466,7 @@ def _ceiling(
 
 def _chunk(inside: Mixture, outside: Mixture, tight: bool) -> int:
     pairs = len(inside.means) * len(outside.means)
-    return max(1, 2_000_000 // pairs) if tight else 1000
+    return max(1, 500_000 // pairs) if tight else 250
 
 
 def radii(R: float | Tensor, z: Tensor) -> Tensor:

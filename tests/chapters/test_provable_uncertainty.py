@@ -55,6 +55,17 @@ def ccu(seed=0, D=3, K=4, L=5, q=1.0, own=True, certified=True):
     )
 
 
+def parts(mix):
+    """Mean, sigma and log weight of each component, as numbers."""
+    rows = mix.means.detach(), mix.sigma.tolist(), mix.log_weights.tolist()
+    return zip(rows[0].numpy(), *rows[1:], strict=True)
+
+
+def gauss(mu, s):
+    """scipy's spherical Gaussian."""
+    return stats.multivariate_normal(mu, s**2)
+
+
 def in_ball(z, R, count, seed, ends=()):
     """Points within R of each z [n, D], most of them on the boundary: [n, count, D]."""
     way = F.normalize(normal(len(z), count, z.shape[1], seed=seed), dim=2)
@@ -72,14 +83,9 @@ def ratio(z, inside, outside):
     """The log density ratio at z [..., D], by scipy's densities, one by one."""
 
     def log_density(mix):
-        parts = [
-            stats.multivariate_normal(mu.numpy(), float(s) ** 2).logpdf(z.numpy())
-            + float(a)
-            for mu, s, a in zip(
-                mix.means.detach(), mix.sigma, mix.log_weights, strict=True
-            )
-        ]
-        return special.logsumexp(parts, 0)
+        return special.logsumexp(
+            [gauss(mu, s).logpdf(z.numpy()) + a for mu, s, a in parts(mix)], 0
+        )
 
     return torch.from_numpy(log_density(inside) - log_density(outside))
 
@@ -185,18 +191,13 @@ def test_far_points_and_nearly_equal_ones():
 
 @pytest.mark.parametrize("D", [1, 2, 6])
 def test_densities_are_those_of_scipy(D):
-    mix, z = mixture(4, D, seed=D).requires_grad_(False), normal(30, D, seed=9)
-    parts = [
-        float(a) * stats.multivariate_normal(mu.numpy(), float(s) ** 2).pdf(z.numpy())
-        for mu, s, a in zip(
-            mix.means.detach(), mix.sigma, mix.log_weights.exp(), strict=True
-        )
-    ]
+    mix, z = mixture(4, D, seed=D), normal(30, D, seed=9)
+    each = [math.exp(a) * gauss(mu, s).pdf(z.numpy()) for mu, s, a in parts(mix)]
     gone = (2 * math.pi) ** (-D / 2)
     found = mix.log_density(z).exp().detach() * gone
-    assert np.allclose(found, np.sum(parts, 0).reshape(-1), rtol=1e-11)
-    each = mix.log_components(z).exp().detach() * gone
-    assert np.allclose(each, np.stack(parts, 1).reshape(30, 4))
+    assert np.allclose(found, np.sum(each, 0).reshape(-1), rtol=1e-11)
+    apart = mix.log_components(z).exp().detach() * gone
+    assert np.allclose(apart, np.stack(each, 1).reshape(30, 4))
 
 
 def test_a_mixture_integrates_to_one_in_pixels_as_well():
@@ -252,12 +253,10 @@ def direct(model, logits, x):
 
     def density(mix):
         total = 0.0
-        for mu, s, a in zip(
-            mix.means.detach(), mix.sigma, mix.log_weights, strict=True
-        ):
-            middle = m.unwhiten(mu.detach()[None], x).flatten().numpy()
-            normal_ = stats.multivariate_normal(middle, float(s) ** 2 * C)
-            total = total + float(a.exp()) * normal_.pdf(z)
+        for mu, s, a in parts(mix):
+            middle = m.unwhiten(torch.from_numpy(mu)[None], x).flatten().numpy()
+            component = stats.multivariate_normal(middle, s**2 * C)
+            total = total + math.exp(a) * component.pdf(z)
         return torch.from_numpy(np.atleast_1d(total))[:, None]
 
     q = math.exp(model.log_q)
@@ -302,8 +301,9 @@ def test_logs_stay_finite_where_densities_underflow():
     near = model(logits, model.inside.means[:3].detach())
     assert torch.isfinite(near).all()
     assert torch.allclose(near.exp(), logits.softmax(1), atol=1e-12)
-    gradient = torch.autograd.grad(near.sum(), tuple(model.parameters()))
-    assert all(torch.isfinite(g).all() for g in gradient)
+    for log_p in (near, found):
+        gradient = torch.autograd.grad(log_p.sum(), tuple(model.parameters()))
+        assert all(torch.isfinite(g).all() for g in gradient)
 
 
 def test_confidence_and_log_odds_undo_each_other():
@@ -423,16 +423,12 @@ def test_the_certificate_is_the_formula():
     inside, outside = model.inside, model.outside
     for i in range(12):
         top = bottom = 0.0
-        for mu, s, a in zip(
-            inside.means, inside.sigma, inside.log_weights, strict=True
-        ):
-            d = max(float((z[i] - mu).norm()) - float(R[i]), 0)
-            top += float(a.exp() * s**-3) * math.exp(-(d**2) / (2 * float(s) ** 2))
-        for mu, s, a in zip(
-            outside.means, outside.sigma, outside.log_weights, strict=True
-        ):
-            d = float((z[i] - mu).norm() + R[i])
-            bottom += float(a.exp() * s**-3) * math.exp(-(d**2) / (2 * float(s) ** 2))
+        for mu, s, a in parts(inside):
+            d = max(np.linalg.norm(z[i].numpy() - mu) - float(R[i]), 0)
+            top += math.exp(a - d**2 / (2 * s**2)) * s**-3
+        for mu, s, a in parts(outside):
+            d = np.linalg.norm(z[i].numpy() - mu) + float(R[i])
+            bottom += math.exp(a - d**2 / (2 * s**2)) * s**-3
         assert found[i] == pytest.approx(math.log(3 * top / bottom), abs=1e-9)
 
 
@@ -461,6 +457,51 @@ def test_offsets_do_not_break_the_certificate():
     best = quick_ratio(points, model.inside, model.outside).amax(1)
     for tight in (False, True):
         assert (best <= model.log_bound(z, R, tight)).all()
+
+
+@pytest.mark.parametrize("narrow", ["inside", "outside"])
+def test_distances_of_either_kind_are_rounded_outwards(narrow):
+    """A narrow component beside a wide one shows the rounding of one alone."""
+    D = 64
+    z, mu = normal(300, D, seed=1), normal(1, D, seed=2)
+    sigma = {"inside": 1e4, "outside": 1e4, narrow: 1e-3}
+    pair = [
+        pu.Mixture(mu, torch.tensor([sigma[name]], dtype=torch.float64))
+        for name in ("inside", "outside")
+    ]
+    squares = exact_squares(z, mu)[:, 0]
+    s, th = (np.longdouble(m.sigma.item()) for m in pair)
+    truth = squares / (2 * th**2) - squares / (2 * s**2)
+    apart = pair[0].heights() - pair[1].heights()
+    found = pu.log_bound(z, 0.0, *pair).numpy() - np.longdouble(apart.item())
+    assert (found >= truth * (1 - np.sign(truth) * 1e-15)).all()
+    assert np.allclose(found.astype(float), truth.astype(float), rtol=1e-10)
+
+
+def test_the_tighter_certificate_is_its_formula():
+    """(12) by numpy, a pair of components at a time: one sum within the other."""
+    told = 0
+    for seed in range(10):
+        model = ccu(seed, certified=seed % 2 == 0, q=2.0)
+        z, R = balls(model, 8, seed)
+        x = model.metric.unwhiten(z, z)
+        loose = model.log_bound(x, R).numpy()
+        found = model.log_bound(x, R, tight=True).numpy()
+        for i, (here, r) in enumerate(zip(z.numpy(), R.tolist(), strict=True)):
+            b = 0.0
+            for mu, s, a in parts(model.inside):
+                rows = []
+                for nu, t, e in parts(model.outside):
+                    g = gauss(mu, s).logpdf(here) + a - gauss(nu, t).logpdf(here) - e
+                    c = s**-2 - t**-2
+                    v = np.linalg.norm((mu - here) / s**2 - (nu - here) / t**2)
+                    inner = c > 0 and v < c * r
+                    rows.append(g + (v**2 / (2 * c) if inner else r * v - c * r**2 / 2))
+                b += 1 / np.sum(np.exp(-np.array(rows)))
+            formula = math.log(2 * b)
+            told += formula < loose[i]
+            assert found[i] == pytest.approx(min(formula, loose[i]), abs=1e-6)
+    assert told > 40
 
 
 def line_search(mu, s, nu, t, z, R):
@@ -607,11 +648,11 @@ def test_far_away_every_ray_says_one_over_the_number_of_classes(q):
 
 
 def test_the_far_radius_is_the_root():
-    model = ccu(6, q=2.0)
+    model = ccu(6, q=2.0).requires_grad_(False)
     r = model.far_radius(1e-3, 10)
     s, th = model.order()
     k = int(model.outside.sigma.argmax())
-    rho_i = max(float(mu.norm()) for mu in model.inside.means)
+    rho_i = float(model.inside.means.norm(dim=1).max())
     rho_o = float(model.outside.means[k].norm())
     C = math.log(2.0 / float(model.inside.sigma.min()) ** 3 * th**3) - float(
         model.outside.log_weights[k]
@@ -652,24 +693,16 @@ def test_towards_the_likeliest_component():
     model = ccu(2)
     x = model.metric.unwhiten(normal(30, 3, scale=2), normal(1, 3))
     z, inside = model.metric.whiten(x), model.inside
-    for here, found in zip(z, lab.towards(model, x, 0.0), strict=True):
-        heights = [
-            stats.multivariate_normal(mu.numpy(), float(s) ** 2).logpdf(here.numpy())
-            + float(a)
-            for mu, s, a in zip(
-                inside.means.detach(), inside.sigma, inside.log_weights, strict=True
-            )
-        ]
+    for here, found in zip(z.numpy(), lab.towards(model, x, 0.0), strict=True):
+        heights = [gauss(mu, s).logpdf(here) + a for mu, s, a in parts(inside)]
         assert torch.equal(found, inside.means[int(np.argmax(heights))])
-    R = torch.full((30,), 2.5)
-    nearer = lab.towards(model, x, R)
-    for here, found in zip(z, nearer, strict=True):
+    nearer = lab.towards(model, x, torch.full((30,), 2.5))
+    for here, found in zip(z.numpy(), nearer, strict=True):
         heights = [
-            float(a - 3 * s.log())
-            - max(float((here - mu).norm()) - 2.5, 0) ** 2 / (2 * float(s) ** 2)
-            for mu, s, a in zip(
-                inside.means, inside.sigma, inside.log_weights, strict=True
-            )
+            a
+            - 3 * math.log(s)
+            - max(np.linalg.norm(here - mu) - 2.5, 0) ** 2 / (2 * s**2)
+            for mu, s, a in parts(inside)
         ]
         assert torch.equal(found, inside.means[int(np.argmax(heights))])
     assert not torch.equal(nearer, lab.towards(model, x, 0.0))
