@@ -495,7 +495,7 @@ def attack(
     generator: torch.Generator,
     ccu: CCU | None = None,
     rates: tuple[float, ...] = (0.3, 0.1),
-    restarts: int = 1,
+    restarts: int = 4,
 ) -> Attacked:
     """The surest inputs within R, by gradients from many starts, then by chance.
 
