@@ -463,16 +463,18 @@ def test_offsets_do_not_break_the_certificate():
 def test_distances_of_either_kind_are_rounded_outwards(narrow):
     """A narrow component beside a wide one shows the rounding of one alone."""
     D = 64
-    z, mu = normal(300, D, seed=1), normal(1, D, seed=2)
+    mu = normal(1, D, seed=2)
+    z = mu + normal(300, D, seed=1)
     sigma = {"inside": 1e4, "outside": 1e4, narrow: 1e-3}
-    pair = [
-        pu.Mixture(mu, torch.tensor([sigma[name]], dtype=torch.float64))
-        for name in ("inside", "outside")
-    ]
+    pair = []
+    for name in ("inside", "outside"):  # a second mean only moves the middle
+        means = torch.cat([mu, mu + 40]) if name == narrow else mu
+        every = torch.full((len(means),), sigma[name], dtype=torch.float64)
+        pair.append(pu.Mixture(means, every))
     squares = exact_squares(z, mu)[:, 0]
-    s, th = (np.longdouble(m.sigma.item()) for m in pair)
+    s, th = (np.longdouble(m.sigma[0].item()) for m in pair)
     truth = squares / (2 * th**2) - squares / (2 * s**2)
-    apart = pair[0].heights() - pair[1].heights()
+    apart = pair[0].heights()[0] - pair[1].heights()[0]
     found = pu.log_bound(z, 0.0, *pair).numpy() - np.longdouble(apart.item())
     assert (found >= truth * (1 - np.sign(truth) * 1e-15)).all()
     assert np.allclose(found.astype(float), truth.astype(float), rtol=1e-10)
