@@ -98,6 +98,7 @@ def execute(slug: str, profile: str, seed: int, target: Path) -> None:
     import jupytext
     import papermill
 
+    target = target.resolve()  # the kernel runs elsewhere
     target.parent.mkdir(parents=True, exist_ok=True)
     checkpoints = target.with_suffix(".checkpoints")
     os.environ |= {"ICLRTUT_PROFILE": profile, "ICLRTUT_CHECKPOINTS": str(checkpoints)}

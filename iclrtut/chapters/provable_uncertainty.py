@@ -292,7 +292,7 @@ def _squares(z: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
     z, means = z - middle, means - middle
     squares = z.square().sum(1)[:, None] + means.square().sum(1)
     found = torch.addmm(squares, z, means.T, alpha=-2)
-    return found, squares * (torch.finfo(z.dtype).eps * (z.shape[1] + 4))
+    return found, squares * (torch.finfo(z.dtype).eps * (z.shape[1] + 8))
 
 
 # Densities
