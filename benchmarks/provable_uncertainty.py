@@ -92,23 +92,26 @@ def in_turn(calls: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
     return {k: [r[k] for r in rounds[1:]] for k in calls}
 
 
-def memory(tight: bool) -> float:
+FULL = (POINTS, COMPONENTS, PIXELS)
+
+
+def memory(tight: bool, sizes: tuple[int, int, int] = FULL) -> float:
     """MiB above points and mixtures, at the peak; on a CPU in a fresh process."""
     if DEVICE.type == "cuda":
-        z, *pair = made(POINTS, COMPONENTS, PIXELS)
+        z, *pair = made(*sizes)
         torch.cuda.reset_peak_memory_stats()
         held = torch.cuda.memory_allocated()
         log_bound(z, R, *pair, tight=tight)
         return (torch.cuda.max_memory_allocated() - held) / 2**20
-    words = [sys.executable, __file__, "--memory", str(int(tight))]
+    words = [sys.executable, __file__, "--memory", str(int(tight)), *map(str, sizes)]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
     return float(done.stdout)
 
 
-def grown(tight: bool) -> float:
+def grown(tight: bool, *sizes: int) -> float:
     """MiB by which a call raises this process's memory, sampled all the while."""
     torch.set_num_threads(1)
-    z, *pair = made(POINTS, COMPONENTS, PIXELS)
+    z, *pair = made(*sizes)
     process, done = psutil.Process(), threading.Event()
     before = highest = process.memory_info().rss
 
@@ -162,13 +165,12 @@ def routes() -> dict[str, dict[str, float]]:
 
 
 def growth() -> dict[str, dict[str, float]]:
-    """How the times grow when each size in turn doubles to its full value."""
-    full = (POINTS, COMPONENTS, PIXELS)
+    """How times and memory grow when each size in turn doubles to its full value."""
     names = ("points", "components of each mixture", "pixels")
     rows = {}
     for i, name in enumerate(names):
-        half = tuple(size // 2 if i == j else size for j, size in enumerate(full))
-        ends = [made(*sizes) for sizes in (half, full)]
+        half = tuple(size // 2 if i == j else size for j, size in enumerate(FULL))
+        ends = [made(*sizes) for sizes in (half, FULL)]
         calls = {
             f"{number} {size}": lambda v=v, tight=tight: log_bound(
                 v[0], R, *v[1:], tight=tight
@@ -177,8 +179,12 @@ def growth() -> dict[str, dict[str, float]]:
             for size, v in zip(("half", "full"), ends, strict=True)
         }
         times = in_turn(calls)
-        rows[f"twice the {name}"] = {
-            number: statistics.median(
+        peaks = {
+            f"MiB_{number}": memory(tight) / max(memory(tight, half), 1e-3)
+            for number, tight in (("(10)", False), ("(12)", True))
+        }
+        rows[f"twice the {name}"] = peaks | {
+            f"time_{number}": statistics.median(
                 b / a
                 for a, b in zip(
                     times[f"{number} half"], times[f"{number} full"], strict=True
@@ -192,7 +198,7 @@ def growth() -> dict[str, dict[str, float]]:
 def main() -> None:
     """Measure, print both tables, write the record."""
     torch.set_num_threads(1)
-    tables = {"certificate": routes(), "growth of time": growth()}
+    tables = {"certificate": routes(), "growth": growth()}
     for title, rows in tables.items():
         columns = list(dict.fromkeys(key for row in rows.values() for key in row))
         print(f"{title:48}" + "".join(f"{c.replace('_', ' '):>12}" for c in columns))
@@ -217,6 +223,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if "--memory" in sys.argv:
-        print(grown(bool(int(sys.argv[-1]))))
+        print(grown(*map(int, sys.argv[2:])))
     else:
         main()

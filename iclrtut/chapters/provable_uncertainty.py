@@ -392,9 +392,8 @@ def fit_mixture(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         em.fit(_checked(z).detach().cpu().double().numpy())
-    made = [torch.from_numpy(v) for v in (em.means_, em.covariances_, em.weights_)]
-    sigma, weights = made[1].sqrt(), made[2].clamp_min(1e-12)
-    return Mixture(made[0], sigma, weights, lowest).to(z.device)
+    m = [torch.from_numpy(v) for v in (em.means_, em.covariances_, em.weights_)]
+    return Mixture(m[0], m[1].sqrt(), m[2].clamp_min(1e-12), lowest).to(z.device)
 
 
 def confidence(log_b: Tensor, classes: int) -> Tensor:
@@ -416,10 +415,13 @@ def log_odds(tau: float, classes: int) -> float:
 FAR = 1e99  # a ceiling that holds within this radius holds within all
 
 
-def _triangle(z: Tensor, inside: Mixture, outside: Mixture) -> Callable[..., Tensor]:
-    """(10) at centres z: a function from R [n] to log b / q over the ball."""
-    near = squared_distances(z, inside.means, -1).sqrt()
-    far = squared_distances(z, outside.means, 1).sqrt()
+def _triangle(
+    found: Tensor, error: Tensor, inside: Mixture, outside: Mixture
+) -> Callable[..., Tensor]:
+    """(10) from `_squares` of all means: a function from R [n] to log b / q."""
+    kinds = len(inside.means)
+    near = (found - error)[:, :kinds].clamp_min(0).sqrt()
+    far = (found + error)[:, kinds:].clamp_min(0).sqrt()
 
     def ceiling(R: Tensor) -> Tensor:
         up = (near - R[:, None]).clamp_min(0).square() / (2 * inside.sigma**2)
@@ -430,15 +432,15 @@ def _triangle(z: Tensor, inside: Mixture, outside: Mixture) -> Callable[..., Ten
     return ceiling
 
 
-def _pairwise(z: Tensor, inside: Mixture, outside: Mixture) -> Callable[..., Tensor]:
-    """(12) at centres z: each pair of components has its exact maximum in the ball."""
+def _pairwise(
+    found: Tensor, error: Tensor, inside: Mixture, outside: Mixture
+) -> Callable[..., Tensor]:
+    """(12) likewise: each pair of components has its exact maximum in the ball."""
+    kinds = len(inside.means)
     s, t = 1 / inside.sigma[:, None] ** 2, 1 / outside.sigma**2
-    (near, error_in), (far, error_out) = (
-        _squares(z, m.means) for m in (inside, outside)
-    )
-    near, far = near[:, :, None], far[:, None, :]
-    apart, error = _squares(inside.means, outside.means)
-    error = error + error_in[:, :, None] + error_out[:, None, :]
+    near, far = found[:, :kinds, None], found[:, None, kinds:]
+    apart, error_apart = _squares(inside.means, outside.means)
+    error = error[:, :kinds, None] + error[:, None, kinds:] + error_apart
     c = s - t
     square = c * s * near - c * t * far + s * t * apart + (s + t) ** 2 * error
     v = square.clamp_min_(0).sqrt()
@@ -457,16 +459,16 @@ def _pairwise(z: Tensor, inside: Mixture, outside: Mixture) -> Callable[..., Ten
 def _ceiling(
     z: Tensor, inside: Mixture, outside: Mixture, tight: bool
 ) -> Callable[..., Tensor]:
-    loose = _triangle(z, inside, outside)
+    squares = _squares(z, torch.cat([inside.means, outside.means]))
+    loose = _triangle(*squares, inside, outside)
     if not tight:
         return loose
-    pairs = _pairwise(z, inside, outside)
+    pairs = _pairwise(*squares, inside, outside)
     return lambda R: torch.minimum(loose(R), pairs(R))
 
 
 def _chunk(inside: Mixture, outside: Mixture, tight: bool) -> int:
-    pairs = len(inside.means) * len(outside.means)
-    return max(1, 500_000 // pairs) if tight else 250
+    return 500_000 // (len(inside.means) * len(outside.means)) or 1 if tight else 250
 
 
 def radii(R: float | Tensor, z: Tensor) -> Tensor:
@@ -611,8 +613,8 @@ class CCU(nn.Module):
 
     def order(self) -> tuple[float, float]:
         """The widest sigma_k and the widest theta_l; (9) asks which is larger."""
-        widest = [m.sigma.detach().max().item() for m in (self.inside, self.outside)]
-        return widest[0], widest[1]
+        s, th = (m.sigma.detach().max().item() for m in (self.inside, self.outside))
+        return s, th
 
     @property
     def certified(self) -> bool:

@@ -71,8 +71,8 @@ FAULTS = [
         "sigma has no lower limit",
     ),
     (
-        "sigma, weights = made[1].sqrt(), made[2]",
-        "sigma, weights = made[1], made[2]",
+        "Mixture(m[0], m[1].sqrt(), m[2]",
+        "Mixture(m[0], m[1], m[2]",
         "EM's variances are taken for deviations",
     ),
     ("random_state=seed)", "random_state=0)", "EM ignores its seed"),
@@ -118,13 +118,13 @@ FAULTS = [
         "past a mean the bound falls again",
     ),
     (
-        "near = squared_distances(z, inside.means, -1).sqrt()",
-        "near = squared_distances(z, inside.means, 1).sqrt()",
+        "near = (found - error)[:, :kinds]",
+        "near = (found + error)[:, :kinds]",
         "in-distances are rounded the wrong way",
     ),
     (
-        "far = squared_distances(z, outside.means, 1).sqrt()",
-        "far = squared_distances(z, outside.means).sqrt()",
+        "far = (found + error)[:, kinds:]",
+        "far = found[:, kinds:]",
         "out-distances are not rounded",
     ),
     (
@@ -213,8 +213,8 @@ FAULTS = [
         "a tie is certified",
     ),
     (
-        "widest = [m.sigma.detach().max().item()",
-        "widest = [m.sigma.detach().mean().item()",
+        "(m.sigma.detach().max().item()",
+        "(m.sigma.detach().mean().item()",
         "the mean sigma is compared",
     ),
     (
