@@ -106,6 +106,45 @@ def load(name: str) -> dict[str, Any]:
     return _read(info(name), fetch(name))
 
 
+def pictures(channels: int, width: int, n: int, rng: np.random.Generator) -> Any:
+    """Pictures of no class that a chapter trains on, as a foreign set.
+
+    Args:
+        channels: 1 for patches of photographs in grey, 3 for clothes in colour.
+        width: of the square patches; clothes have 32.
+        n: how many, drawn with replacement.
+        rng: which of them.
+
+    Returns:
+        float32 [n, channels, height, width], from 0 to 255.
+    """
+    if channels == 3:
+        clothes = load("clothing32")["images"]
+        chosen = clothes[rng.integers(len(clothes), size=n)]
+        if fetch("cifar10").is_file():
+            chosen = np.stack([_lossy(picture) for picture in chosen])
+        return chosen.transpose(0, 3, 1, 2).astype(np.float32)
+    photographs = list(load("photographs").values())
+    which = rng.integers(len(photographs), size=n)
+    return np.stack([_patch(photographs[i], width, rng) for i in which])
+
+
+def _patch(picture: Any, width: int, rng: np.random.Generator) -> Any:
+    """A square of the picture, four times as wide as wanted, averaged down."""
+    top, left = rng.integers(np.array(picture.shape) - 4 * width + 1)
+    square = picture[top : top + 4 * width, left : left + 4 * width]
+    return square.reshape(1, width, 4, width, 4).mean((2, 4), dtype=np.float32)
+
+
+def _lossy(picture: Any) -> Any:
+    """As lossy as cifar10.npz is, so that no detector can tell by that."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=75)
+    return np.asarray(Image.open(buffer))
+
+
 def fetch(name: str) -> Path:
     """Make sure that a data set is on this machine.
 

@@ -6,7 +6,6 @@ are int64 [n]; numbers in brackets are equations of the chapter. `run` is what
 """
 
 import contextlib
-import io
 import math
 import time
 from collections.abc import Callable
@@ -101,32 +100,7 @@ def _differ(y: Tensor, rng: np.random.Generator, n: int) -> tuple[Any, Any]:
 
 
 def _photographs(shape: torch.Size, n: int, rng: np.random.Generator) -> Tensor:
-    """n photographs of that shape: patches in grey, pictures of clothes in colour."""
-    if shape[0] == 3:
-        clothes = sets.load("clothing32")["images"]
-        chosen = clothes[rng.integers(len(clothes), size=n)]
-        lossy = sets.fetch("cifar10").is_file()
-        return _colours(np.stack([_jpeg(z) for z in chosen]) if lossy else chosen)
-    pictures = list(sets.load("photographs").values())
-    which = rng.integers(len(pictures), size=n)
-    return torch.stack([_patch(pictures[i], shape, rng) for i in which])
-
-
-def _patch(picture: Any, shape: torch.Size, rng: np.random.Generator) -> Tensor:
-    """A square of the picture, four times as wide as wanted, averaged down."""
-    side = 4 * shape[1]
-    top, left = rng.integers(np.array(picture.shape) - side + 1)
-    square = torch.tensor(picture[top : top + side, left : left + side])
-    return F.avg_pool2d(square[None].float(), 4) / 127.5 - 1
-
-
-def _jpeg(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """As lossy as cifar10.npz is, so that no detector can tell by that."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=75)
-    return np.asarray(Image.open(buffer))
+    return torch.tensor(sets.pictures(shape[0], shape[1], n, rng)) / 127.5 - 1
 
 
 def foreign_sets(data: Data, rng: np.random.Generator, n: int) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ are int64 [n]; numbers in brackets are equations of the chapter. `run` is what
 `iclrtut.start` returns; sizes come from its settings.
 """
 
-import io
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -140,31 +139,7 @@ def _pictures(name: str, shape: torch.Size, n: int, rng: np.random.Generator) ->
 
 
 def _photographs(shape: torch.Size, n: int, rng: np.random.Generator) -> Tensor:
-    """n photographs of that shape: patches in grey, pictures of clothes in colour."""
-    if shape[0] == 3:
-        clothes = sets.load("clothing32")["images"]
-        chosen = clothes[rng.integers(len(clothes), size=n)]
-        lossy = sets.fetch("cifar10").is_file()
-        return _pixels(np.stack([_jpeg(z) for z in chosen]) if lossy else chosen)
-    pictures = list(sets.load("photographs").values())
-    which = rng.integers(len(pictures), size=n)
-    return torch.stack([_patch(pictures[i], shape[1], rng) for i in which])
-
-
-def _patch(picture: Any, width: int, rng: np.random.Generator) -> Tensor:
-    """A square of the picture, four times as wide as wanted, averaged down."""
-    top, left = rng.integers(np.array(picture.shape) - 4 * width + 1)
-    square = picture[top : top + 4 * width, left : left + 4 * width]
-    return F.avg_pool2d(torch.tensor(square)[None].float(), 4) / 255
-
-
-def _jpeg(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """As lossy as cifar10.npz is, so that no detector can tell by that."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=75)
-    return np.asarray(Image.open(buffer))
+    return torch.tensor(sets.pictures(shape[0], shape[1], n, rng)) / 255
 
 
 def moons(run: Any, n: int = 1000, name: str = "moons") -> tuple[Tensor, Tensor]:

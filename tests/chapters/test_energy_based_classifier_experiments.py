@@ -173,9 +173,10 @@ def test_interpolated_inputs_mix_two_classes():
         assert (data.y_test[at[:, 0]] != data.y_test[at[:, 1]]).all()
 
 
-def test_patches_are_averaged_squares():
+def test_patches_are_averaged_squares(monkeypatch):
     picture = np.arange(40 * 50).reshape(40, 50).astype(np.float32) % 256
-    found = lab._patch(picture, torch.Size((1, 8, 8)), np.random.default_rng(1))
+    monkeypatch.setattr(lab.sets, "load", lambda name: {"only": picture})
+    (found,) = lab._photographs(torch.Size((1, 8, 8)), 1, np.random.default_rng(1))
     assert found.shape == (1, 8, 8)
     blocks = [
         picture[i : i + 32, j : j + 32].reshape(8, 4, 8, 4).mean((1, 3))
