@@ -6,28 +6,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from drawn import metric, normal, rng, uniform
 from torch import nn
 
 from iclrtut.chapters import provable_uncertainty as pu
 from iclrtut.errors import BadRequest
 from iclrtut.experiments import provable_uncertainty as lab
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape, seed=0, scale=1.0):
-    return scale * torch.randn(*shape, generator=rng(seed), dtype=torch.float64)
-
-
-def uniform(*shape, seed=0, low=0.0, high=1.0):
-    drawn = torch.rand(*shape, generator=rng(seed), dtype=torch.float64)
-    return low + (high - low) * drawn
-
-
-def metric(D, seed=0):
-    return pu.fit_metric(normal(4 * D + 8, D, seed=seed) @ normal(D, D, seed=seed + 1))
 
 
 def ccu(seed, D, K=4, L=5, q=1.0):

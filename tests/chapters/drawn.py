@@ -1,0 +1,22 @@
+"""Random numbers and a random metric, for the tests of the chapter on CCU."""
+
+import torch
+
+from iclrtut.chapters import provable_uncertainty as pu
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape, seed=0, scale=1.0):
+    return scale * torch.randn(*shape, generator=rng(seed), dtype=torch.float64)
+
+
+def uniform(*shape, seed=0, low=0.0, high=1.0):
+    drawn = torch.rand(*shape, generator=rng(seed), dtype=torch.float64)
+    return low + (high - low) * drawn
+
+
+def metric(D, seed=0):
+    return pu.fit_metric(normal(4 * D + 8, D, seed=seed) @ normal(D, D, seed=seed + 1))
