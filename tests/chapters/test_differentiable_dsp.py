@@ -1065,11 +1065,19 @@ def test_samples_that_do_not_fit_are_told_in_one_sentence():
         r"^samples hold NaN or inf": lambda: dd.loudness(x * math.inf),
         r"pitches have the shape \[0\]": lambda: dd.phase(f[:0]),
         r"\[0, 3\]": lambda: dd.upsample(A[:0], 4),
+        r"\[7\] and noise magnitudes \[14, 5\]": lambda: dd.synthesise(
+            c._replace(noise=uniform(14, 5)), normal(70), 10
+        ),
+        r"\[6\] and weights \[7, 3\]": lambda: dd.distribution(A, f[:6]),
+        r"\(64, 6\)": lambda: dd.spectral_loss(x, x, (64, 6)),
+        r"\(2,\)": lambda: dd.spectral_loss(x, x, (2,)),
     }
     for words, call in bad.items():
         refused(words, call)
     assert dd.loudness(x[:64]).shape == (1,)
     assert dd.spectral_loss(x * nan, x).isnan()
+    # One filter for all of the noise is one frame.
+    assert torch.equal(dd.filter_noise(x, H[0]), dd.filter_noise(x, H[:1]))
 
 
 def test_blocks_that_do_not_fit_are_told_in_one_sentence():
