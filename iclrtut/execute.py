@@ -48,7 +48,7 @@ def source(slug: str) -> Any:
         picture = (file.parent / match[1]).read_bytes()
         return f"(data:image/svg+xml;base64,{base64.b64encode(picture).decode()})"
 
-    text = re.sub(r"\{\{([a-z_.]+)\}\}", fill, text)
+    text = re.sub(r"\{\{([a-z0-9_.]+)\}\}", fill, text)
     return jupytext.reads(re.sub(r"\((\S+\.svg)\)", lay_in, text), fmt="md:myst")
 
 

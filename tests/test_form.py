@@ -76,6 +76,11 @@ def test_notebook_is_its_source(file):
 
 
 @by_chapter
+def test_every_number_was_filled_in(file):
+    assert not [c.source for c in published(file.stem).cells if "{{" in c.source]
+
+
+@by_chapter
 def test_notebook_was_executed(file):
     """In order, without an error; the checks printed their lines and are marked."""
     cells = [cell for cell in published(file.stem).cells if cell.cell_type == "code"]
