@@ -310,7 +310,8 @@ def test_sliders_move_something(site, page, name):
         page.wait_for_timeout(150)
         if slider.evaluate(picture) == before:
             still.append(slider.evaluate("s => s.closest('.control, div').textContent"))
-    assert still == []
+    # A volume moves the sound alone: the chapter's own tests listen to it.
+    assert [text for text in still if not text.startswith("Volume")] == []
 
 
 @pytest.mark.parametrize("name", PAGES)
