@@ -1,4 +1,4 @@
-"""Random numbers and a random metric, for the tests of the chapter on CCU."""
+"""Random numbers for the tests of the chapters, and a random metric."""
 
 import torch
 

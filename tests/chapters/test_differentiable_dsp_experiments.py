@@ -7,11 +7,12 @@ import wave
 
 import numpy as np
 import pytest
+import started
 import torch
+from drawn import rng
 from scipy import signal
 from torch import nn
 
-import iclrtut
 from iclrtut import data as sets
 from iclrtut.chapters import differentiable_dsp as chapter
 from iclrtut.chapters.differentiable_dsp import Controls
@@ -20,26 +21,11 @@ from iclrtut.experiments import differentiable_dsp as lab
 from iclrtut.train import History
 
 SLUG = "differentiable_dsp"
-
-
-@pytest.fixture(autouse=True)
-def _folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("ICLRTUT_CHECKPOINTS", str(tmp_path))
-    monkeypatch.delenv("ICLRTUT_PROFILE", raising=False)
-
-
-def start(profile="smoke", seed=0, **changes):
-    run = iclrtut.start(SLUG, profile, seed)
-    run.settings = run.settings._replace(**changes)
-    return run
+folder, start = started.folder, started.of(SLUG)
 
 
 def reed(run, n, name="train", octave=0):
     return lab.clips(run, lab.instrument(run, "reed"), n, name, octave)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 # Sounds
@@ -163,7 +149,7 @@ def test_a_decoder_gives_controls_that_sound():
     assert (made.distribution[0, :, 8:] == 0).all()
     assert (made.distribution[1, :, 8:] > 0).all()
     assert torch.allclose(made.distribution.sum(-1), torch.ones(2, 25))
-    noise = chapter.white((2, 4000), generator())
+    noise = chapter.white((2, 4000), rng())
     sound = model(f0, loud, noise)
     assert torch.equal(sound, chapter.synthesise(made, noise, 160))
     assert not torch.equal(sound, model(f0, loud, -noise))
@@ -205,7 +191,7 @@ class Kept:
 def test_only_the_source_filter_hears_a_sine_and_both_hear_noise():
     s = start().settings
     f0, loud = torch.full((1, 25), 300.0), torch.zeros(1, 25)
-    noise = chapter.white((1, 4000), generator())
+    noise = chapter.white((1, 4000), rng())
     for source in (False, True):
         torch.manual_seed(0)
         model = lab.Waveform(s, 6, 8, source)
@@ -233,7 +219,7 @@ def test_a_room_is_heard_after_the_sound_itself():
     torch.manual_seed(0)
     model = lab.Decoder(run.settings, 6, 8, 50)
     f0, loud = torch.full((1, 25), 300.0), torch.zeros(1, 25)
-    noise = chapter.white((1, 4000), generator())
+    noise = chapter.white((1, 4000), rng())
     dry = model(f0, loud, noise, wet=False)
     assert torch.allclose(model(f0, loud, noise), dry, atol=1e-6)
     with torch.no_grad():
@@ -344,7 +330,7 @@ def test_kinds_begin_from_the_same_trunk(monkeypatch):
 def test_a_batch_is_a_window_of_what_belongs_together():
     frame = torch.arange(200.0).view(2, 100)  # row 0: 0 to 99, row 1: 100 to 199
     sounds = lab.Recording(frame.repeat_interleave(5, 1), frame, -frame)
-    audio, f0, loud = sounds.draw(64, 30, generator())
+    audio, f0, loud = sounds.draw(64, 30, rng())
     assert audio.shape == (64, 150)
     assert torch.equal(audio, f0.repeat_interleave(5, 1))
     assert torch.equal(f0, -loud)
@@ -352,7 +338,7 @@ def test_a_batch_is_a_window_of_what_belongs_together():
     starts = f0[:, 0]
     assert set((starts >= 100).tolist()) == {True, False}
     assert len(starts.unique()) > 20 and (starts % 100).max() <= 70
-    whole = sounds.draw(5, 100, generator())[1]
+    whole = sounds.draw(5, 100, rng())[1]
     assert set(whole[:, 0].tolist()) == {0.0, 100.0}
 
 
@@ -681,7 +667,7 @@ def test_the_smallest_that_is_good_enough_is_compared(monkeypatch, case):
 def test_yin_finds_the_pitch_beside_noise(f0):
     k = torch.arange(1.0, 11)
     tone = lab.steady(torch.tensor([f0]), 1 / k, 16_000)
-    noise = 0.02 * chapter.white((1, 16_000), generator())
+    noise = 0.02 * chapter.white((1, 16_000), rng())
     for sound in (tone, tone + noise):
         found = lab.pitch(sound)
         assert found.shape[0] == 1
@@ -743,7 +729,7 @@ def test_disentangled_measures_what_a_decoder_mixes(cents, dB):
 
 def test_steady_tones_are_those_of_the_bank():
     f0 = torch.tensor([150.0, 311.3, 900.0, 3000.0, 9000.0])
-    amplitudes = torch.rand(20, generator=generator())
+    amplitudes = torch.rand(20, generator=rng())
     found = lab.steady(f0, amplitudes, 3200)
     frames = f0.double()[:, None].expand(-1, 20)
     each = amplitudes.double().expand(5, 20, 20)
@@ -756,7 +742,7 @@ def test_steady_tones_are_those_of_the_bank():
 def test_steady_tones_pass_gradients_to_the_pitch():
     f0 = torch.tensor([301.0], dtype=torch.float64, requires_grad=True)
     k = torch.arange(1.0, 6)
-    seen = torch.randn(640, generator=generator())
+    seen = torch.randn(640, generator=rng())
 
     def value(f):
         return (lab.steady(f, 1 / k, 640).double() * seen).sum()
@@ -971,7 +957,7 @@ def test_matched_sounds_are_equally_loud_and_none_is_cut():
     sounds = {
         "low": 0.9 * torch.sin(2 * torch.pi * 80 * t),
         "high": 0.01 * torch.sin(2 * torch.pi * 2500 * t)[None],
-        "noise": 0.1 * chapter.white((16_000,), generator()),
+        "noise": 0.1 * chapter.white((16_000,), rng()),
         "silence": torch.zeros(16_000),
     }
     found = lab.level(sounds)

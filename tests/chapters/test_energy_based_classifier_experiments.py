@@ -6,33 +6,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import started
 import torch
+from drawn import rng
 from PIL import Image
 from scipy import integrate
 from torch import nn
 from torch.nn import functional as F
 
-import iclrtut
 from iclrtut.chapters import energy_based_classifier as jem
 from iclrtut.experiments import energy_based_classifier as lab
 
 SLUG = "energy_based_classifier"
-
-
-@pytest.fixture(autouse=True)
-def _folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("ICLRTUT_CHECKPOINTS", str(tmp_path))
-    monkeypatch.delenv("ICLRTUT_PROFILE", raising=False)
-
-
-def start(profile="smoke", seed=0, **changes):
-    run = iclrtut.start(SLUG, profile, seed)
-    run.settings = run.settings._replace(**changes)
-    return run
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
+folder, start = started.folder, started.of(SLUG)
 
 
 class Fixed(nn.Module):

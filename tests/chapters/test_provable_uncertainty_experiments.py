@@ -7,37 +7,23 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import started
 import torch
+from drawn import rng
 from PIL import Image
 from scipy import stats
 from scipy.special import logsumexp
 from torch import nn
 from torch.nn import functional as F
 
-import iclrtut
 from iclrtut.chapters import provable_uncertainty as chapter
 from iclrtut.errors import BadRequest, RunFailed
 from iclrtut.experiments import provable_uncertainty as lab
 from iclrtut.train import History
 
 SLUG = "provable_uncertainty"
+folder, start = started.folder, started.of(SLUG)
 METHODS = ("plain", "oe", "ccu")
-
-
-@pytest.fixture(autouse=True)
-def _folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("ICLRTUT_CHECKPOINTS", str(tmp_path))
-    monkeypatch.delenv("ICLRTUT_PROFILE", raising=False)
-
-
-def start(profile="smoke", seed=0, **changes):
-    run = iclrtut.start(SLUG, profile, seed)
-    run.settings = run.settings._replace(**changes)
-    return run
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")
