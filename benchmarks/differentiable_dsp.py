@@ -14,30 +14,25 @@ its own, above the controls. Writes records/differentiable_dsp/bench-cpu.json.
 """
 
 import itertools
-import json
 import math
-import platform
 import statistics
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
 
+import _timing
 import numpy as np
-import psutil
 import torch
+from _timing import in_turn
 from torch import Tensor
 
 from iclrtut.chapters.differentiable_dsp import Controls, stream, synthesise
-from iclrtut.files import write_atomic
 
 FS, HOP, HARMONICS, BANDS, BLOCK, ROUNDS = 16_000, 64, 60, 65, 64, 5
 RATE = FS // HOP
 LENGTHS = (10, 60, 600)  # seconds
 PITCHES = (220, 65)  # Hz
-RECORDS = Path(__file__).resolve().parents[1] / "records" / "differentiable_dsp"
 
 
 def made(pitch: float, frames: int = 40 * BLOCK) -> Controls:
@@ -77,6 +72,11 @@ def streamed(loop: Controls, seconds: float, size: int = BLOCK) -> int:
     """How many samples the stream makes; they are dropped."""
     sound = stream(blocks(loop, seconds, size), np.random.default_rng(0), HOP, FS)
     return sum(len(piece) for piece in sound)
+
+
+def complete(loop: Controls, seconds: float) -> None:
+    """The same, and not a sample missing."""
+    assert streamed(loop, seconds) == seconds * FS
 
 
 def differentiable(controls: Controls, backward: bool = False) -> Tensor:
@@ -128,18 +128,6 @@ def routes(loop: Controls, seconds: float) -> dict[str, Callable[[], object]]:
     }
 
 
-def in_turn(calls: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """Seconds of all calls, in turn, the first round left out."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(ROUNDS + 1):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            if turn:
-                times[name].append(time.perf_counter() - began)
-    return times
-
-
 def memory(name: str, seconds: float, pitch: float) -> float:
     """MiB that a route takes at its peak, in a fresh process."""
     words = [sys.executable, __file__, "--memory", name, str(seconds), str(pitch)]
@@ -150,21 +138,7 @@ def memory(name: str, seconds: float, pitch: float) -> float:
 def grown(name: str, seconds: float, pitch: float) -> float:
     """MiB by which a route raises this process's memory, sampled all the while."""
     torch.set_num_threads(1)
-    call = routes(made(pitch), seconds)[name]
-    process, done = psutil.Process(), threading.Event()
-    before = highest = process.memory_info().rss
-
-    def watch() -> None:
-        nonlocal highest
-        while not done.wait(0.001):
-            highest = max(highest, process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    call()
-    done.set()
-    watcher.join()
-    return (highest - before) / 2**20
+    return _timing.grown(routes(made(pitch), seconds)[name])
 
 
 def agree(loop: Controls, seconds: float) -> float:
@@ -187,11 +161,8 @@ def by_length() -> dict[str, dict[str, float]]:
         for seconds in LENGTHS:
             rounds = 1 if seconds > 60 else ROUNDS
             streamed(loop, 5)
-            times = []
-            for _ in range(rounds):
-                began = time.perf_counter()
-                assert streamed(loop, seconds) == seconds * FS
-                times.append(time.perf_counter() - began)
+            call = partial(complete, loop, seconds)
+            times = [_timing.seconds(call) for _ in range(rounds)]
             rows[f"{seconds} s around {pitch} Hz"] = {
                 "times_real_time": seconds / statistics.median(times),
                 "peak_MiB": memory("stream", seconds, pitch),
@@ -205,7 +176,7 @@ def by_route() -> dict[str, dict[str, float]]:
     for pitch in PITCHES:
         loop, seconds = made(pitch), LENGTHS[0]
         worst = agree(loop, seconds)
-        times = in_turn(routes(loop, seconds))
+        times = in_turn(routes(loop, seconds), ROUNDS)
         for name, spent in times.items():
             pairs = zip(times["transcription, float64"], spent, strict=True)
             rows[f"{name}, {pitch} Hz"] = {
@@ -221,7 +192,7 @@ def by_block() -> dict[str, dict[str, float]]:
     """The stream with its controls in blocks of other sizes."""
     loop, sizes = made(PITCHES[0]), (1, 4, 16, 64, 256)
     calls = {f"{n} frames": lambda n=n: streamed(loop, 10, n) for n in sizes}
-    times = in_turn(calls)
+    times = in_turn(calls, ROUNDS)
     return {
         name: {
             "times_real_time": 10 / statistics.median(spent),
@@ -235,27 +206,15 @@ def main() -> None:
     """Measure, print the tables, write the record."""
     torch.set_num_threads(1)
     tables = {"stream": by_length(), "route, 10 s": by_route(), "block": by_block()}
-    for title, rows in tables.items():
-        columns = list(dict.fromkeys(key for row in rows.values() for key in row))
-        print(f"{title:36}" + "".join(f"{c.replace('_', ' '):>20}" for c in columns))
-        for name, row in rows.items():
-            cells = (f"{row[c]:20.3g}" if c in row else f"{'':20}" for c in columns)
-            print(f"{name:36}" + "".join(cells))
-    record = {
-        "device": "cpu",
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "harmonics": HARMONICS,
-        "bands": BANDS,
-        "frames a second": RATE,
-        "samples a second": FS,
-        **tables,
-    }
-    RECORDS.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(record, indent=2) + "\n"
-    write_atomic(RECORDS / "bench-cpu.json", text.encode())
+    _timing.record(
+        "differentiable_dsp",
+        "cpu",
+        tables,
+        numpy=np.__version__,
+        harmonics=HARMONICS,
+        bands=BANDS,
+        **{"frames a second": RATE, "samples a second": FS},
+    )
 
 
 if __name__ == "__main__":

@@ -8,13 +8,9 @@ rounds. Writes records/energy_based_classifier/bench-<device>.json.
 """
 
 import copy
-import json
-import platform
 import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
 
+import _timing
 import torch
 from torch import Tensor
 
@@ -24,11 +20,9 @@ from iclrtut.chapters.energy_based_classifier import (
     langevin,
     wide_resnet,
 )
-from iclrtut.files import write_atomic
 
 BATCH, STEPS, ROUNDS = 64, 20, 15
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-RECORDS = Path(__file__).resolve().parents[1] / "records" / "energy_based_classifier"
 
 
 def transcription(net: Net, x: Tensor, steps: int, generator: torch.Generator) -> None:
@@ -47,14 +41,6 @@ def bound(net: Net, x: Tensor, steps: int, weights: Tensor) -> None:
         torch.autograd.grad(net(x), x, weights)
 
 
-def seconds(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    call()
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
 def measure(net: Net, steps: int) -> dict[str, float]:
     """Steps a second of the sampler, and its ratios to loop and bound."""
     generator = torch.Generator(DEVICE).manual_seed(0)
@@ -66,12 +52,14 @@ def measure(net: Net, steps: int) -> dict[str, float]:
         "loop": lambda: transcription(net, x, steps, generator),
         "bound": lambda: bound(frozen, x, steps, weights),
     }
-    rounds = [{k: seconds(call) for k, call in calls.items()} for _ in range(ROUNDS)]
+    times = _timing.in_turn(calls, ROUNDS - 2, unheard=2)
     ratio = {
-        k: statistics.median(r[k] / r["package"] for r in rounds[2:])
+        k: statistics.median(
+            a / b for a, b in zip(times[k], times["package"], strict=True)
+        )
         for k in ("loop", "bound")
     }
-    median = statistics.median(r["package"] for r in rounds[2:])
+    median = statistics.median(times["package"])
     return {
         "steps_per_second": steps / median,
         "over_loop": ratio["loop"],
@@ -87,23 +75,9 @@ def main() -> None:
         "WRN-10-2": (wide_resnet(10, 2, 0), 2),
     }
     found = {k: measure(net.to(DEVICE), steps) for k, (net, steps) in nets.items()}
-    print(
-        f"{'sampler, batch of 64':22} {'steps/s':>9} {'of bound':>9} {'over loop':>10}"
+    _timing.record(
+        "energy_based_classifier", DEVICE.type, {"sampler": found}, batch=BATCH
     )
-    for name, row in found.items():
-        rate, loop, limit = row.values()
-        print(f"{name:22} {rate:9.1f} {limit:9.2f} {loop:10.2f}")
-    record = {
-        "device": DEVICE.type,
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "batch": BATCH,
-        "sampler": found,
-    }
-    RECORDS.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(record, indent=2) + "\n"
-    write_atomic(RECORDS / f"bench-{DEVICE.type}.json", text.encode())
 
 
 if __name__ == "__main__":

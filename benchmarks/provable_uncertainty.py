@@ -10,28 +10,21 @@ records/provable_uncertainty/bench-<device>.json.
     python benchmarks/provable_uncertainty.py
 """
 
-import json
-import platform
 import statistics
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable
-from pathlib import Path
 
-import psutil
+import _timing
 import torch
+from _timing import in_turn
 from torch import Tensor
 
 from iclrtut.chapters.provable_uncertainty import Mixture, log_bound
-from iclrtut.files import write_atomic
 
 POINTS, COMPONENTS, PIXELS, ROUNDS = 10_000, 100, 3072, 5
 SOME, FEW = 500, 100  # points for the loop, and for one tensor
 R = 2.0
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-RECORDS = Path(__file__).resolve().parents[1] / "records" / "provable_uncertainty"
 
 
 def made(points: int, components: int, pixels: int) -> tuple[Tensor, Mixture, Mixture]:
@@ -75,23 +68,6 @@ def tensor(z: Tensor, inside: Mixture, outside: Mixture) -> Tensor:
     return ratio(near, far, inside, outside)
 
 
-def seconds(call: Callable[[], object]) -> float:
-    """The time of one call."""
-    began = time.perf_counter()
-    call()
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
-def in_turn(calls: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """Times of all calls, in turn, the first round left out."""
-    rounds = [
-        {k: seconds(call) for k, call in calls.items()} for _ in range(ROUNDS + 1)
-    ]
-    return {k: [r[k] for r in rounds[1:]] for k in calls}
-
-
 FULL = (POINTS, COMPONENTS, PIXELS)
 
 
@@ -112,20 +88,7 @@ def grown(tight: bool, *sizes: int) -> float:
     """MiB by which a call raises this process's memory, sampled all the while."""
     torch.set_num_threads(1)
     z, *pair = made(*sizes)
-    process, done = psutil.Process(), threading.Event()
-    before = highest = process.memory_info().rss
-
-    def watch() -> None:
-        nonlocal highest
-        while not done.wait(0.001):
-            highest = max(highest, process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    log_bound(z, R, *pair, tight=tight)
-    done.set()
-    watcher.join()
-    return (highest - before) / 2**20
+    return _timing.grown(lambda: log_bound(z, R, *pair, tight=tight))
 
 
 def routes() -> dict[str, dict[str, float]]:
@@ -142,7 +105,8 @@ def routes() -> dict[str, dict[str, float]]:
             "(12)": lambda: log_bound(z, R, *pair, tight=True),
             "loop": lambda: loop(some, *pair),
             "tensor": lambda: tensor(few, *pair),
-        }
+        },
+        ROUNDS,
     )
     names = {
         "(10)": ("equation (10)", POINTS),
@@ -178,7 +142,7 @@ def growth() -> dict[str, dict[str, float]]:
             for number, tight in (("(10)", False), ("(12)", True))
             for size, v in zip(("half", "full"), ends, strict=True)
         }
-        times = in_turn(calls)
+        times = in_turn(calls, ROUNDS)
         peaks = {
             f"MiB_{number}": memory(tight) / max(memory(tight, half), 1e-3)
             for number, tight in (("(10)", False), ("(12)", True))
@@ -199,26 +163,15 @@ def main() -> None:
     """Measure, print both tables, write the record."""
     torch.set_num_threads(1)
     tables = {"certificate": routes(), "growth": growth()}
-    for title, rows in tables.items():
-        columns = list(dict.fromkeys(key for row in rows.values() for key in row))
-        print(f"{title:48}" + "".join(f"{c.replace('_', ' '):>12}" for c in columns))
-        for name, row in rows.items():
-            cells = (f"{row[c]:12.3g}" if c in row else f"{'':12}" for c in columns)
-            print(f"{name:48}" + "".join(cells))
-    record = {
-        "device": DEVICE.type,
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "points": POINTS,
-        "components": f"{COMPONENTS} + {COMPONENTS}",
-        "pixels": PIXELS,
-        "dtype": "float64",
-        **tables,
-    }
-    RECORDS.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(record, indent=2) + "\n"
-    write_atomic(RECORDS / f"bench-{DEVICE.type}.json", text.encode())
+    _timing.record(
+        "provable_uncertainty",
+        DEVICE.type,
+        tables,
+        points=POINTS,
+        components=f"{COMPONENTS} + {COMPONENTS}",
+        pixels=PIXELS,
+        dtype="float64",
+    )
 
 
 if __name__ == "__main__":

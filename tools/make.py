@@ -131,7 +131,7 @@ def lab() -> None:
 def bench() -> None:
     """Measure speed and write it to the records."""
     env()
-    for file in sorted(Path("benchmarks").glob("*.py")):
+    for file in sorted(Path("benchmarks").glob("[!_]*.py")):
         run(str(file))
 
 
