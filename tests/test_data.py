@@ -279,6 +279,27 @@ def test_a_set_without_an_address_names_file_and_folder(home):
         data.load("clothing32")
     with pytest.raises(RunFailed, match=f"notmnist is not in {home}: fetch it"):
         data.verify("notmnist")
+    with pytest.raises(
+        RunFailed, match=r"put tuebingen_pairs\.npz into .*ICLRTUT_DATA"
+    ):
+        data.fetch("tuebingen_pairs")
+
+
+def test_cause_effect_pairs_lie_one_behind_the_other(home, monkeypatch):
+    sizes, rng = [5, 7, 4], np.random.default_rng(0)
+    arrays = {
+        "cause": rng.random(16),
+        "effect": rng.random(16),
+        "offsets": np.cumsum([0, *sizes]),
+        "cause_name": np.array(["age", "height above sea", "age"]),
+    }
+    np.savez(home / "tuebingen_pairs.npz", **arrays)
+    with pytest.raises(RunFailed, match="SHA-256 of cause is another"):
+        data.load("tuebingen_pairs")
+    recorded = {key: digest(array.tobytes()) for key, array in arrays.items()}
+    source = data.info("tuebingen_pairs")._replace(arrays=recorded)
+    monkeypatch.setitem(data.SOURCES, "tuebingen_pairs", source)
+    assert_equal(data.load("tuebingen_pairs"), arrays)
 
 
 def test_cifar_from_the_official_archive(home, server, monkeypatch):
