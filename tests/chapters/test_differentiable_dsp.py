@@ -7,7 +7,6 @@ are exact. `exact_turns` and the functions called `direct_` are those routes.
 import inspect
 import itertools
 import math
-import re
 import tracemalloc
 
 import librosa
@@ -17,10 +16,10 @@ import torch
 from drawn import normal, rng, uniform
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusing import refused
 from scipy import optimize, signal, stats
 
 from iclrtut.chapters import differentiable_dsp as dd
-from iclrtut.errors import BadRequest
 
 FS = 16_000
 GRID = 2**20  # f0 in multiples of 1/GRID Hz: its sums are exact
@@ -971,15 +970,6 @@ def test_an_odd_rate_and_a_short_recording():
 
 
 # Bad input
-
-
-def refused(words, call):
-    with pytest.raises(BadRequest) as told:
-        call()
-    text = str(told.value)
-    assert re.search(words, text), (words, text)
-    assert "\n" not in text
-    assert re.search(r"[^.]\.$", text)
 
 
 SINGERS = {  # what takes a pitch, as a function of f0 [6]
