@@ -304,12 +304,12 @@ def log_dirichlet(
     """
     if not concentration > 0:
         raise BadRequest(f"concentration is {concentration}: give a positive one.")
-    u = _uniform(shape, generator)
+    u = uniform(shape, generator)
     gammas = torch._standard_gamma(torch.full_like(u, concentration + 1), generator)
     return (gammas.log() + torch.log1p(-u) / concentration).log_softmax(-1)
 
 
-def _uniform(shape: Sequence[int], generator: Generator) -> Tensor:
+def uniform(shape: Sequence[int], generator: Generator) -> Tensor:
     """Uniform in [0, 1), float64, on the generator's device."""
     made = torch.empty(tuple(shape), dtype=torch.float64, device=generator.device)
     return made.uniform_(generator=generator)
@@ -368,7 +368,7 @@ def _new_rows(world: World, site: str, generator: Generator, c: float) -> Tensor
         new = log_dirichlet(effect.shape, c, generator)
         if site == "mechanism":
             return new
-        at = _uniform(effect.shape[:-1], generator)
+        at = uniform(effect.shape[:-1], generator)
         return torch.where((at == at.amax(-1, keepdim=True))[..., None], new, effect)
     if site == "effect":
         law = log_dirichlet(effect[..., 0, :].shape, 1.0, generator)
@@ -384,7 +384,7 @@ def sample(
 ) -> tuple[Tensor, Tensor]:
     """Examples a and b of each world, int64, each [..., steps, batch]."""
     lead, n = world.cause.shape[:-1], steps * batch
-    u, v = _uniform((2, *lead, n), generator)
+    u, v = uniform((2, *lead, n), generator)
     a = _inverted(world.cause[..., None, :], u)
     b = _inverted(torch.take_along_dim(world.effect, a[..., None], -2), v)
     return a.view(*lead, steps, batch), b.view(*lead, steps, batch)

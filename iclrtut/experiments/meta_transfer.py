@@ -48,7 +48,7 @@ SURE = 0.95  # sigma(gamma) of a run that has decided
 TIE = 1e-12  # predictors closer than rounding of their terms say nothing
 
 
-def _share(hits: Tensor, **beside: float) -> dict[str, float]:
+def share(hits: Tensor, **beside: float) -> dict[str, float]:
     """A share of runs, from hits [...] of 0, 1/2 or 1; an odd half is dropped."""
     successes, trials = math.floor(float(hits.sum())), hits.numel()
     numbers = {"successes": float(successes), "trials": float(trials)}
@@ -172,7 +172,7 @@ def measure_gamma(run: Any) -> tuple[Measured, Gamma]:
         paths.append(_discovered(run, draw(runs, N, g), g, swapped=swapped))
         end = paths[-1][-1].sigmoid()
         sure = end < 1 - SURE if swapped else end > SURE
-        found[id] = _share(sure, sigma=float(end.median()))
+        found[id] = share(sure, sigma=float(end.median()))
     return found, Gamma(*paths)
 
 
@@ -316,7 +316,7 @@ def measure_any_site(run: Any) -> Measured:
         how, g = {"site": site, "rows": laws[law]}, run.generator(id)
         world = draw(s.site_runs, s.N, g, laws[law])
         end = _discovered(run, world, g, **how)[-1].sigmoid()
-        found[id] = _share(end > 0.5, sigma=float(end.median()))
+        found[id] = share(end > 0.5, sigma=float(end.median()))
     return found
 
 
@@ -345,7 +345,7 @@ def measure_predictors(run: Any) -> tuple[Measured, Predictors]:
     gap = gaps(*all_of, s.predictor_rate, [s.predictor_at])[0]
     said = predictions(all_of.log_p, all_of.log_star)
     right = {name: _agree(x, gap).view(shape) for name, x in said.items()}
-    found = {f"predictor_{name}": _share(x) for name, x in right.items()}
+    found = {f"predictor_{name}": share(x) for name, x in right.items()}
     means = {name: x.mean(2) for name, x in right.items()}
     leads = (gap > 0).double().view(shape).mean(2)
     return found, Predictors(SITES, laws, means, leads)

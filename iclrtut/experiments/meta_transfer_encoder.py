@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from iclrtut.chapters import meta_transfer as chapter
 from iclrtut.errors import BadRequest
+from iclrtut.experiments.meta_transfer import share
 from iclrtut.train import fit as descend
 
 SPAN, KNOTS = 8.0, 8  # the curve: knots on -8 to 8, as high as they are wide
@@ -73,14 +74,8 @@ def make_worlds(run: Any, name: str = "worlds", count: int = 0) -> Worlds:
     them.
     """
     shape, rng = (count or run.settings.worlds, KNOTS), run.generator(name)
-    heights = SPAN * (2 * _uniform(shape, rng) - 1)
-    return Worlds(_curve(heights), 2 * math.pi * _uniform(shape[:1], rng))
-
-
-def _uniform(shape: tuple[int, ...], generator: Generator) -> Tensor:
-    """Uniform in [0, 1), float64, on the generator's device."""
-    made = torch.empty(shape, dtype=torch.float64, device=generator.device)
-    return made.uniform_(generator=generator)
+    heights = SPAN * (2 * chapter.uniform(shape, rng) - 1)
+    return Worlds(_curve(heights), 2 * math.pi * chapter.uniform(shape[:1], rng))
 
 
 def _curve(heights: Tensor) -> Tensor:
@@ -132,7 +127,7 @@ def episode(
         changed: whether A's mean, 0 in training, is uniform in -4 to 4 for transfer.
     """
     zero = torch.zeros_like(worlds.turn)
-    moved = FARTHEST * (2 * _uniform((len(zero),), generator) - 1)
+    moved = FARTHEST * (2 * chapter.uniform((len(zero),), generator) - 1)
     train = draw(worlds, zero, run.settings.train, generator)
     mean = moved if changed else zero
     return train, draw(worlds, mean, run.settings.transfer, generator)
@@ -479,15 +474,10 @@ def measure_encoder(encoder: Encoder) -> dict[str, dict[str, float]]:
     )
     one = {"degrees": float(away[0].median()), "any": float((away < 2).double().mean())}
     return {
-        "encoder_one": _share(away[0] < 2) | one,
-        "encoder_best": _share(chosen < 5) | {"degrees": float(chosen.median())},
-        "encoder_sign": _share(gamma.sign() == asked),
+        "encoder_one": share(away[0] < 2) | one,
+        "encoder_best": share(chosen < 5) | {"degrees": float(chosen.median())},
+        "encoder_sign": share(gamma.sign() == asked),
     }
-
-
-def _share(found: Tensor) -> dict[str, float]:
-    successes, trials = float(found.sum()), float(found.numel())
-    return {"value": successes / trials, "successes": successes, "trials": trials}
 
 
 class Landscape(NamedTuple):
@@ -542,7 +532,7 @@ def measure_landscape(land: Landscape) -> dict[str, float]:
     top = both.flatten(0, 1).argmax(0)  # [W]
     away, sign = nearest(land.angles[top % len(land.angles)], land.turn)
     right = (top < len(land.angles)) == (sign > 0)
-    return _share(away < 3) | {"sign": float(right.double().mean())}
+    return share(away < 3) | {"sign": float(right.double().mean())}
 
 
 # Mixture density networks, for conditionals with several modes
@@ -680,7 +670,7 @@ def _encoded(theta: Tensor, points: Tensor, steps: int) -> tuple[Tensor, Tensor]
 
 def _moved(worlds: Worlds, n: int, data: Generator, changed: bool) -> Tensor:
     """Transfer data of n examples a world."""
-    mean = FARTHEST * (2 * _uniform((len(worlds.turn),), data) - 1)
+    mean = FARTHEST * (2 * chapter.uniform((len(worlds.turn),), data) - 1)
     return draw(worlds, mean if changed else torch.zeros_like(mean), n, data)
 
 

@@ -384,7 +384,7 @@ def test_signs_agree_differ_or_tie():
     said = torch.tensor([2.0, -2.0, 2.0, -2.0, 1e-13, 3.0]).double()
     gap = torch.tensor([1.0, -1.0, -1.0, 1.0, 1.0, 0.0]).double()
     assert lab._agree(said, gap).tolist() == [1, 1, 0, 0, 0.5, 0.5]
-    share = lab._share(torch.tensor([1.0, 0.5, 0.5, 0.5]), more=3.0)
+    share = lab.share(torch.tensor([1.0, 0.5, 0.5, 0.5]), more=3.0)
     assert share == {"value": 0.5, "successes": 2, "trials": 4, "more": 3}
 
 
