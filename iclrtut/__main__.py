@@ -2,6 +2,6 @@
 
 import sys
 
-from iclrtut.cli import main
+from iclrtut.commands.cli import main
 
 sys.exit(main())

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import toy
 
-from iclrtut import cli, data, execute, records
+from iclrtut import data, records
+from iclrtut.commands import cli, execute
 
 VERBS = ("list", "run", "ledger", "data")
 

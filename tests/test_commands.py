@@ -90,7 +90,7 @@ def test_links_to_files_lead_somewhere():
 
 def test_the_commands_in_the_texts_are_the_command_lines():
     """`python -m iclrtut ...` in the README and elsewhere parses."""
-    from iclrtut import cli
+    from iclrtut.commands import cli
 
     seen = 0
     for name in ("README.md", "CONTRIBUTING.md"):
@@ -206,7 +206,7 @@ def test_nothing_built_is_kept():
 
 
 # The design asks for about 1,500 and 300 lines: what is longer has to be split.
-SHARED, METHOD = 1850, 330
+SHARED, METHOD = 1600, 330
 
 
 def rows(file):

@@ -11,7 +11,8 @@ import form
 import nbformat
 import pytest
 
-from iclrtut import claims, execute
+from iclrtut import claims
+from iclrtut.commands import execute
 
 CHAPTERS = sorted((form.TREE / "book" / "chapters").glob("*.md"))
 TEMPLATE = form.TREE / "tools" / "template"

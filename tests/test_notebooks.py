@@ -6,7 +6,8 @@ import papermill
 import pytest
 from nbclient.exceptions import CellExecutionError
 
-from iclrtut import claims, execute, records
+from iclrtut import claims, records
+from iclrtut.commands import execute
 from iclrtut.errors import RunFailed
 
 CHAPTERS = sorted((execute.TREE / "book" / "chapters").glob("*.md"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import nbformat
 
-from iclrtut import execute
+from iclrtut.commands import execute
 from iclrtut.files import write_atomic
 
 TREE = execute.TREE

@@ -17,7 +17,7 @@ from iclrtut import claims, ledger, records, run
 from iclrtut.errors import BadRequest, RunFailed
 from iclrtut.files import write_atomic
 
-TREE = Path(__file__).resolve().parents[1]
+TREE = Path(__file__).resolve().parents[2]
 
 
 def source(slug: str) -> Any:
@@ -140,7 +140,7 @@ def execute_all(
     from tqdm import tqdm
 
     def one(job: tuple[str, str, int, Path]) -> str:
-        words = [sys.executable, "-m", "iclrtut.execute", *map(str, job)]
+        words = [sys.executable, "-m", "iclrtut.commands.execute", *map(str, job)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"} | extra
         done = subprocess.run(words, env=environment, capture_output=True, text=True)
         return done.stderr.strip() or f"{job} failed" if done.returncode else ""

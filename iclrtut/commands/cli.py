@@ -110,7 +110,7 @@ def list_chapters(arguments: argparse.Namespace) -> None:
 
 def run_chapters(arguments: argparse.Namespace) -> None:
     """Execute chapters, one record for each profile and seed."""
-    from iclrtut.execute import execute_all
+    from iclrtut.commands.execute import execute_all
 
     named = claims.slugs() if arguments.slugs == ["all"] else arguments.slugs
     claims.profile(arguments.profile)

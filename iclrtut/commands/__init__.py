@@ -1,0 +1,1 @@
+"""What `python -m iclrtut` does; no chapter needs it."""
