@@ -44,32 +44,12 @@ _HEAVY = 1000  # points above which an artist becomes a picture inside the SVG
 
 def style() -> None:
     """Set the book's style in matplotlib's rcParams. `figure` calls it for you."""
-    import matplotlib
+    import matplotlib.style
     from cycler import cycler
 
-    matplotlib.rcParams.update(
-        {  # what is not named here is black by default: ink
-            "font.size": 14,
-            "axes.titlesize": 15,
-            "axes.labelsize": 14,
-            "xtick.labelsize": 14,
-            "ytick.labelsize": 14,
-            "legend.fontsize": 14,
-            "legend.frameon": False,
-            "figure.facecolor": "none",
-            "axes.facecolor": "none",
-            "savefig.facecolor": "none",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.linewidth": 1.0,
-            "lines.linewidth": 2.5,
-            "lines.markersize": 7,
-            "hatch.linewidth": 0.8,
-            "image.interpolation": "none",
-            "axes.prop_cycle": cycler(color=list(_DASHES))
-            + cycler(linestyle=list(_DASHES.values())),
-        }
-    )
+    dashes = cycler(color=list(_DASHES)) + cycler(linestyle=list(_DASHES.values()))
+    sheet = str(resources.files("iclrtut").joinpath("figures.mplstyle"))
+    matplotlib.style.use([sheet, {"axes.prop_cycle": dashes}])
 
 
 def figure(

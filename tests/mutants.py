@@ -57,13 +57,12 @@ def home(slug: str, old: str) -> Path:
     Raises:
         SystemExit: none has, or the text stands there more than once.
     """
-    for folder in ("chapters", "experiments"):
-        file = TREE / "iclrtut" / folder / f"{slug}.py"
-        if (times := file.read_text(encoding="utf-8").count(old)) == 1:
-            return file
-        if times:
-            break
-    sys.exit(f"mutants: {old!r} stands {times} times in {slug}, not once.")
+    files = [*TREE.glob(f"iclrtut/*/{slug}.py"), *TREE.glob(f"iclrtut/*/{slug}_*.py")]
+    counts = {file: file.read_text(encoding="utf-8").count(old) for file in files}
+    file = next((file for file, times in counts.items() if times), files[0])
+    if counts[file] != 1:
+        sys.exit(f"mutants: {old!r} stands {counts[file]} times in {slug}, not once.")
+    return file
 
 
 def passes(slug: str, file: Path, text: str) -> bool:

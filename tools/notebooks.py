@@ -23,7 +23,9 @@ def sources() -> list[str]:
 def digest(slug: str, profile: str) -> str:
     """A fingerprint of all that a chapter's outputs depend on."""
     package = TREE / "iclrtut"
-    files = [f for end in ("*.py", "*.js", "*.css") for f in package.glob(end)]
+    files = [
+        f for end in ("*.py", "*.js", "*.css", "*.mplstyle") for f in package.glob(end)
+    ]
     files += package.glob(f"*/{slug}.*")
     # Prose and tables say what the records say.
     files += (TREE / "records" / slug).glob("*.json")

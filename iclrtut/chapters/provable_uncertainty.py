@@ -9,7 +9,6 @@ your own, images [n, ...] in and logits out:
     log_p = ccu(logits, x)                      # log p(y|x), [n, M]
     ceiling = ccu.bound(x, R=2.0, classes=10)   # no input within 2.0 is surer
     R = ccu.radius(x, tau=0.2, classes=10)      # how far confidence stays below 0.2
-    r = ccu.far_radius(eps=1e-3, classes=10)    # beyond |z| = r it is 1/10 to 1e-3
 """
 
 import math
@@ -622,7 +621,12 @@ class CCU(nn.Module):
         widest_in, widest_out = self.order()
         return widest_in < widest_out
 
-    def _refuse_disorder(self) -> None:
+    def refuse_disorder(self) -> None:
+        """Refuse to certify when (9) fails.
+
+        Raises:
+            BadRequest: a component of the data is not narrower than the widest out.
+        """
         if not self.certified:
             s, th = self.order()
             raise BadRequest(
@@ -664,34 +668,9 @@ class CCU(nn.Module):
         Raises:
             BadRequest: the model is not certified.
         """
-        self._refuse_disorder()
+        self.refuse_disorder()
         z, limit = self.metric.whiten(_checked(x)), log_odds(tau, classes) - self.log_q
         return largest_radius(z, limit, self.inside, self.outside, tight)
-
-    @torch.no_grad()
-    def far_radius(self, eps: float, classes: int) -> float:
-        """|z| beyond which confidence differs from 1/M by at most eps, (9c).
-
-        Raises:
-            BadRequest: the model is not certified, or eps leaves nothing to show.
-        """
-        self._refuse_disorder()
-        room = 1 - 1 / classes - eps
-        if not (eps > 0 and room > 0):
-            raise BadRequest(f"eps is {eps}: give one between 0 and {1 - 1 / classes}.")
-        (s, th), k = self.order(), int(self.outside.sigma.argmax())
-        rho_i = float(self.inside.means.norm(dim=1).max())
-        rho_o = float(self.outside.means[k].norm())
-        # the constant of (9b): every in-component as high as the narrowest
-        wide = self.inside.means.shape[1] * math.log(
-            th / float(self.inside.sigma.min())
-        )
-        beta = float(self.outside.log_weights[k])
-        C = max(0.0, self.log_q + wide - beta - math.log(eps / room))
-        A, B = 1 / (2 * s**2), 1 / (2 * th**2)
-        half = (A * rho_i + B * rho_o) / (A - B)
-        rest = (A * rho_i**2 - B * rho_o**2 - C) / (A - B)
-        return max(rho_i, half + math.sqrt(max(0.0, half**2 - rest)))
 
 
 def _bayes(logits: Tensor, log_b: Tensor) -> Tensor:
@@ -724,43 +703,3 @@ def ccu_loss(
     inside = -joint[: len(x)].gather(1, y[:, None]).mean()
     outside = -joint[len(x) :].mean()
     return inside + outside * math.exp(-ccu.log_q)
-
-
-# Rays
-
-
-def asymptote(
-    net: nn.Sequential, v: Tensor, origin: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Slopes and intercepts of the logits far out along origin + t v, (1).
-
-    Args:
-        net: of Linear, Conv2d, Flatten and ReLU.
-        v: directions [n, ...].
-        origin: where the rays start, of the same shape; 0 unless given.
-
-    Returns:
-        m and a, each [n, M]: the logits are t m + a for all t beyond some t.
-
-    Raises:
-        BadRequest: a layer is of another kind.
-    """
-    m, a = v, torch.zeros_like(v) if origin is None else origin
-    for layer in net:
-        if isinstance(layer, nn.ReLU):
-            opened = (m > 0) | ((m == 0) & (a > 0))
-            m, a = m * opened, a * opened
-        elif isinstance(layer, nn.Linear | nn.Conv2d | nn.Flatten):
-            m, a = layer(m) - layer(torch.zeros_like(m)), layer(a)
-        else:
-            raise BadRequest(
-                f"asymptote knows no {type(layer).__name__}: use Linear, Conv2d, "
-                "Flatten and ReLU."
-            )
-    return m, a
-
-
-def limit_confidence(m: Tensor, a: Tensor) -> Tensor:
-    """The confidence in the limit of a ray, (1). Shapes [n, M] to [n]."""
-    steepest = m == m.max(1, keepdim=True).values
-    return a.masked_fill(~steepest, -math.inf).softmax(1).max(1).values

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iclrtut import data as sets
-from iclrtut import metrics, play
+from iclrtut import metrics as shared
+from iclrtut import play
 from iclrtut.chapters.energy_based_classifier import (
     Net,
     Refinement,
     ReplayBuffer,
     Settings,
-    attack_refined,
     digits_net,
     jem_loss,
     lambda_max,
@@ -35,6 +35,8 @@ from iclrtut.chapters.energy_based_classifier import (
     refine,
     wide_resnet,
 )
+from iclrtut.experiments import energy_based_classifier_metrics as metrics
+from iclrtut.experiments.energy_based_classifier_attacks import attack_refined
 from iclrtut.train import Diverged, History, fit
 
 CHUNK = 250  # inputs evaluated at once, so that `full` fits a small GPU
@@ -383,7 +385,7 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def _accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    return float(metrics.accuracy(logits_of(model, x), y))
+    return float(shared.accuracy(logits_of(model, x), y))
 
 
 def attack_curves(
@@ -416,7 +418,7 @@ def measure_calibration(run: Any, data: Data, plain: Net, jem: Net) -> Measured:
         confidence = p.max(1).values
         numbers[name] = metrics.ece(p, data.y_test)
         numbers[f"{name}_floor"] = metrics.ece_floor(confidence)
-        right = metrics.accuracy(p, data.y_test)
+        right = shared.accuracy(p, data.y_test)
         numbers[f"{name}_overconfidence"] = float(confidence.mean()) - right
     return {"calibrated": {"value": numbers["softmax"] - numbers["jem"], **numbers}}
 
@@ -459,7 +461,7 @@ def measure_ood(
     areas: Measured = {}
     for name, x in foreign.items():
         outside = ood_scores(plain, jem, x)
-        areas[name] = {k: metrics.auroc(inside[k], outside[k]) for k in inside}
+        areas[name] = {k: shared.auroc(inside[k], outside[k]) for k in inside}
 
     def numbers(score: str, area: dict[str, float]) -> dict[str, float]:
         beside = {k: area[k] for k in ("softmax", "plain_lse", "plain_mass")}
@@ -503,7 +505,7 @@ def measure_robustness(
         hit = _chunked(lambda a, b: pgd(jem, a, b, *attack), x, y)
         bare &= logits_of(jem, hit).argmax(1) == y
     clean = _chunked(lambda a: refine(jem, a, how, generator), x, size=few)
-    beside = {"jem": _share(bare), "clean": metrics.accuracy(clean, y)}
+    beside = {"jem": _share(bare), "clean": shared.accuracy(clean, y)}
     value = refined["worst"] - beside["jem"]
     return {
         "robust": {"value": hard["jem"] - hard["softmax"], "radius": radius, **hard},

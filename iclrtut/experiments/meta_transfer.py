@@ -27,12 +27,8 @@ from iclrtut.chapters.meta_transfer import (
     change,
     deltas,
     discover,
-    distances,
     draw,
-    first_step,
-    fixed_point,
     follow,
-    gaps,
     kl,
     learn,
     log_dirichlet,
@@ -41,6 +37,12 @@ from iclrtut.chapters.meta_transfer import (
     sample,
 )
 from iclrtut.errors import BadRequest, RunFailed
+from iclrtut.experiments.meta_transfer_theory import (
+    distances,
+    first_step,
+    fixed_point,
+    gaps,
+)
 
 Measured = dict[str, dict[str, float]]
 

@@ -27,6 +27,7 @@ from iclrtut.chapters.provable_uncertainty import (
 )
 from iclrtut.claims import Claim
 from iclrtut.errors import BadRequest, RunFailed
+from iclrtut.experiments.provable_uncertainty_far import far_radius
 from iclrtut.train import History, fit, seeded
 
 CHUNK = 500  # inputs evaluated at once, so that `full` fits a small GPU
@@ -723,7 +724,7 @@ def measure_far(run: Any, trained: Trained, x: Tensor) -> Measured:
     """
     ccu, s = _mixtures(trained), run.settings
     classes = _classes(trained, x)
-    root = ccu.far_radius(s.eps, classes)
+    root = far_radius(ccu, s.eps, classes)
     z = torch.empty(s.rays, x[0].numel(), dtype=torch.float64, device=x.device)
     z.normal_(generator=run.generator("rays", x.device.type))
     far = ccu.metric.unwhiten(root * F.normalize(z, dim=1), x)

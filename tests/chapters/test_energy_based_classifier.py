@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from iclrtut.chapters import energy_based_classifier as jem
 from iclrtut.errors import BadRequest
+from iclrtut.experiments import energy_based_classifier_attacks as attacks
 
 seeds = st.integers(0, 2**31 - 1)
 few = settings(max_examples=15, deadline=None)
@@ -576,9 +577,9 @@ def test_attacks_on_a_refinement_go_on_from_the_replayed_one(monkeypatch):
         seen.append(given)
         return x + 0.1
 
-    monkeypatch.setattr(jem, "pgd", spy)
+    monkeypatch.setattr(attacks, "pgd", spy)
     x, y = points(5), torch.zeros(5).long()
-    jem.attack_refined(toy(), x, y, 0.1, 1, HOW, rng(), "l2")
+    attacks.attack_refined(toy(), x, y, 0.1, 1, HOW, rng(), "l2")
     assert [len(given) for given in seen] == [4, 6, 6]
     assert all(given[2] == "l2" for given in seen)
     assert all(torch.equal(given[5], x + 0.1) for given in seen[1:])
@@ -606,7 +607,7 @@ def test_refinement_averages_the_logits_of_its_chains():
 
 def test_unrolled_walks_as_the_sampler_and_knows_its_derivative():
     model, x = toy(), points(3)
-    walk = jem.unrolled(model, x.requires_grad_(), HOW, rng(2))
+    walk = attacks.unrolled(model, x.requires_grad_(), HOW, rng(2))
     assert torch.allclose(walk, jem.langevin(model, x, 3, 0.1, 0.05, rng(2)))
     slope = torch.autograd.grad(walk.square().sum(), x)[0]
     for i in range(2):
@@ -620,12 +621,12 @@ def test_the_three_attacks_on_a_refinement():
     model = jem.mlp(1)
     x = torch.rand(30, 2, generator=rng()) * 2 - 1
     y = model(x).argmax(1)
-    right = jem.attack_refined(model, x, y, 0.05, 4, HOW, rng())
+    right = attacks.attack_refined(model, x, y, 0.05, 4, HOW, rng())
     assert list(right) == ["replayed", "straight", "unrolled", "worst"]
     three = torch.stack([right[k] for k in ("replayed", "straight", "unrolled")])
     assert torch.equal(right["worst"], three.all(0))
     assert right["worst"].any()
-    lost = jem.attack_refined(model, x, 1 - y, 0.0, 1, HOW, rng())
+    lost = attacks.attack_refined(model, x, 1 - y, 0.0, 1, HOW, rng())
     assert not lost["worst"].all()
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
@@ -644,11 +645,11 @@ def test_attacks_through_the_sampler_have_their_own_gradients():
             seen[len(seen)] = torch.autograd.grad(loss, z)[0]
         return x
 
-    original, jem.pgd = jem.pgd, spy
+    original, attacks.pgd = attacks.pgd, spy
     try:
-        jem.attack_refined(model, x, y, 0.1, 1, how, rng())
+        attacks.attack_refined(model, x, y, 0.1, 1, how, rng())
     finally:
-        jem.pgd = original
+        attacks.pgd = original
     end = jem.langevin(model, x, 4, 0.3, 0.0, rng()).requires_grad_()
     loss = F.cross_entropy(model(end), y, reduction="sum")
     assert torch.allclose(seen[0], torch.autograd.grad(loss, end)[0])

@@ -3,6 +3,7 @@
 import torch
 
 from iclrtut.chapters import energy_based_classifier as jem
+from iclrtut.experiments import energy_based_classifier_attacks as attacks
 
 
 def test_the_attack_is_aimed_at_what_classifies_and_not_at_the_network():
@@ -30,11 +31,11 @@ def test_of_several_attacks_the_worst_counts_for_each_input(monkeypatch):
         logits[next(broken)] = wrong
         return logits
 
-    monkeypatch.setattr(jem, "refine", refine)
-    monkeypatch.setattr(jem, "pgd", lambda model, x, *rest: x)
+    monkeypatch.setattr(attacks, "refine", refine)
+    monkeypatch.setattr(attacks, "pgd", lambda model, x, *rest: x)
     how = jem.Refinement(1, 0.1, 0.0, 1)
     labels = torch.zeros(4, dtype=torch.long)
-    found = jem.attack_refined(
+    found = attacks.attack_refined(
         torch.nn.Identity(), torch.zeros(4, 2), labels, 0.1, 1, how, torch.Generator()
     )
     assert list(found) == ["replayed", "straight", "unrolled", "worst"]

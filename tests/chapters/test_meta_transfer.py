@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from iclrtut.chapters import meta_transfer as mt
 from iclrtut.errors import BadRequest
+from iclrtut.experiments import meta_transfer_theory as theory
 
 quickly = settings(deadline=None, max_examples=25, derandomize=True)
 seeds = st.integers(0, 2**20)
@@ -138,11 +139,11 @@ def test_sparse_draws_keep_their_logs():
         mt.deltas(log_p, a, b, 0.5),
         mt.kl(log_star, log_p),
         *mt.parts(log_p, log_star),
-        *mt.distances(log_p, log_star),
-        *mt.first_step(log_p, log_star),
+        *theory.distances(log_p, log_star),
+        *theory.first_step(log_p, log_star),
         mt.population(mt.learn(log_p), log_star, 1.0, 5),
         mt.population(mt.learn(log_p.mT), log_star.mT, 1.0, 5),
-        mt.gaps(log_p, log_star, a.flatten(1), b.flatten(1), 0.5, (1, 15)),
+        theory.gaps(log_p, log_star, a.flatten(1), b.flatten(1), 0.5, (1, 15)),
     ]
     for site in mt.SITES:
         for size in (0.3, 1.0):
@@ -503,7 +504,7 @@ def test_the_causal_learner_leads_and_delta_says_so():
     assert found.mean() > 5 * found.std() / 20
     star = now.log_joint()
     a, b = (v.flatten(1) for v in (a, b))
-    gaps = mt.gaps(world.log_joint(), star, a, b, 0.1, (20,))[0]
+    gaps = theory.gaps(world.log_joint(), star, a, b, 0.1, (20,))[0]
     assert gaps.mean() > 5 * gaps.std() / 20
     cut = mt.change(world, "effect", rng(1))
     found = mt.deltas(world.log_joint(), *mt.sample(cut, 2, 10, rng(2)), 0.1)
@@ -562,7 +563,7 @@ def centred(v):
 @quickly
 def test_distances_are_those_of_centred_logits(seed, N, site, rows):
     log_p, log_star = pair(3, N, seed, site, rows)
-    forward, backward = mt.distances(log_p, log_star)
+    forward, backward = theory.distances(log_p, log_star)
     for found, p, star in (
         (forward, log_p, log_star),
         (backward, log_p.mT, log_star.mT),
@@ -576,9 +577,9 @@ def test_distances_are_those_of_centred_logits(seed, N, site, rows):
             total += (move**2).sum(1)
         close(found, total)
     learners = mt.learn(log_p), mt.learn(log_star)
-    close(mt.distance(*learners), forward)
+    close(theory.distance(*learners), forward)
     up = mt.Learner(learners[0].marginal + 3, learners[0].rows + normal(3, N, 1))
-    close(mt.distance(up, learners[1]), forward, 1e-11)
+    close(theory.distance(up, learners[1]), forward, 1e-11)
 
 
 @pytest.mark.parametrize("N", [2, 3, 10])
@@ -589,13 +590,13 @@ def test_the_distances_in_closed_form(N):
     before = centred(special.logsumexp(log_p.numpy(), 1))
 
     star = mt.change(world, "cause", rng(1)).log_joint()
-    forward, backward = mt.distances(log_p, star)
+    forward, backward = theory.distances(log_p, star)
     after = centred(special.logsumexp(star.numpy(), 1))
     close(backward, N * forward + torch.tensor(((before - after) ** 2).sum(1)), 1e-11)
 
     for site in ("effect", "geometric", "marginal"):
         star = mt.change(world, site, rng(1)).log_joint()
-        forward, backward = mt.distances(log_p, star)
+        forward, backward = theory.distances(log_p, star)
         Q = centred(special.logsumexp(star.numpy(), 1))
         logits = centred(world.effect.numpy())
         rows_lse = centred(special.logsumexp(logits, 2))
@@ -619,7 +620,7 @@ def test_mean_distances_of_flat_worlds():
     rough = {"cause": 297, "effect": 155, "mechanism": 280}
     for site, mean in fixed.items():
         star = mt.change(world, site, rng(1)).log_joint()
-        forward, backward = mt.distances(world.log_joint(), star)
+        forward, backward = theory.distances(world.log_joint(), star)
         error = forward.std() / math.sqrt(R)
         assert abs(forward.mean() - mean) < 5 * error
         assert backward.mean() == pytest.approx(rough[site], rel=0.02)
@@ -638,7 +639,7 @@ def expected_nll(marginal, rows, log_star):
 def test_the_first_step_is_the_squared_gradient(seed, N, site, rows):
     """(5) by autograd, and by its sums."""
     log_p, log_star = pair(2, N, seed, site, rows)
-    found = mt.first_step(log_p, log_star)
+    found = theory.first_step(log_p, log_star)
     for G, p, star in zip(
         found, (log_p, log_p.mT), (log_star, log_star.mT), strict=True
     ):
@@ -658,7 +659,7 @@ def test_the_first_step_is_the_squared_gradient(seed, N, site, rows):
 @pytest.mark.parametrize("site", mt.SITES)
 def test_the_first_step_is_what_a_small_one_gains(site):
     log_p, log_star = pair(20, 4, 3, site)
-    G = mt.first_step(log_p, log_star)
+    G = theory.first_step(log_p, log_star)
     errors = []
     for rate in (1e-3, 1e-4):
         forward = mt.population(mt.learn(log_p), log_star, rate, 1)
@@ -711,7 +712,7 @@ def test_the_mechanism_has_no_gradient_when_the_cause_changed():
         slopes = torch.autograd.grad(expected_nll(*parts, star[0]), parts)
         counts.append(sum(int((s.abs() > 1e-14).sum()) for s in slopes))
     assert counts == [10, 110]
-    forward, backward = mt.first_step(log_p, log_star)
+    forward, backward = theory.first_step(log_p, log_star)
     old, new = (v.logsumexp(2).exp() for v in (log_p, log_star))
     close(forward, ((old - new) ** 2).sum(1))
     assert (backward > 0).all()
@@ -723,7 +724,7 @@ def test_gaps_are_exact_after_single_examples(seed, N, rate):
     log_p, log_star = pair(2, N, seed)
     a, b = batches((2, 8), N, seed), batches((2, 8), N, seed + 1)
     at = (1, 2, 5, 8)
-    found = mt.gaps(log_p, log_star, a, b, rate, at)
+    found = theory.gaps(log_p, log_star, a, b, rate, at)
     assert found.shape == (4, 2)
     for i, n in enumerate(at):
         for r in range(2):
@@ -737,8 +738,8 @@ def test_gaps_are_exact_after_single_examples(seed, N, rate):
                 _, *end = one_run(m, p[r] - m[:, None], *steps, rate)
                 kls.append(dense_kl(star[r], mt.Learner(*end).log_joint()))
             close(found[i, r], kls[1] - kls[0])
-    close(mt.gaps(log_p, log_star, a, b, rate, (5,))[0], found[2])
-    close(mt.gaps(log_p.mT, log_star.mT, b, a, rate, at), -found)
+    close(theory.gaps(log_p, log_star, a, b, rate, (5,))[0], found[2])
+    close(theory.gaps(log_p.mT, log_star.mT, b, a, rate, at), -found)
 
 
 # Gamma
@@ -834,7 +835,7 @@ def regret_at(p, deltas):
 @quickly
 def test_the_fixed_point_has_the_least_regret(seed, shift, spread, n):
     deltas = shift + normal(n, 2, seed=seed, scale=spread)
-    found = mt.fixed_point(deltas)
+    found = theory.fixed_point(deltas)
     assert found.shape == (2,)
     grid = np.concatenate([10.0 ** np.arange(-12, -2), np.linspace(0.001, 0.999, 999)])
     grid = np.concatenate([grid, 1 - 10.0 ** np.arange(-12, -2)])
@@ -864,7 +865,7 @@ def test_the_fixed_point_of_two_leads():
         1 - 1e-9,
         xtol=1e-14,
     )
-    found = mt.fixed_point(two[:, None])
+    found = theory.fixed_point(two[:, None])
     assert found.item() == pytest.approx(root, abs=1e-12)
     assert found.item() == pytest.approx(0.889, abs=5e-4)
     drawn = two[batches((8000, 16), 10)]
@@ -874,7 +875,7 @@ def test_the_fixed_point_of_two_leads():
 
 def test_fixed_points_at_the_ends():
     ends = torch.tensor([[1.0, -1, 5e3, -5e3, 5e3, 5e3], [2, -2, 4e3, -1, -5e3, -0.5]])
-    found = mt.fixed_point(ends.double()).tolist()
+    found = theory.fixed_point(ends.double()).tolist()
     assert found[:4] == pytest.approx([1, 0, 1, 0], abs=1e-15)
     assert found[4] == pytest.approx(0.5)
     # 1 / p = (1 - e^-0.5) / (1 - p (1 - e^-0.5))

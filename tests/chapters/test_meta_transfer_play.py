@@ -12,6 +12,7 @@ from torch import Tensor
 
 from iclrtut import play
 from iclrtut.chapters import meta_transfer as method
+from iclrtut.experiments import meta_transfer_theory as theory
 
 SLUG = "meta_transfer"
 page, made = playing.page, playing.made
@@ -83,11 +84,11 @@ def reference(log_p: Tensor, log_star: Tensor, a: Tensor, b: Tensor, rate: float
     return {
         "kl": kl,
         "population": [path.tolist() for path in population],
-        "gaps": method.gaps(many, star, a, b, rate, [steps])[0].tolist(),
+        "gaps": theory.gaps(many, star, a, b, rate, [steps])[0].tolist(),
         "deltas": method.deltas(many, a[..., None], b[..., None], rate).tolist(),
-        "D": method.distances(log_p, log_star),
+        "D": theory.distances(log_p, log_star),
         "parts": [[parts.cause, parts.mechanism], [parts.effect, parts.inverse]],
-        "G": method.first_step(log_p, log_star),
+        "G": theory.first_step(log_p, log_star),
     }
 
 
@@ -148,7 +149,7 @@ def test_gamma_follows_and_ends_as_in_the_package(deltas, page, made):
     fast = method.follow(values, 0.5).tolist()
     assert asked(page, "follow", deltas, 0.5) == pytest.approx(fast, abs=1e-10)
     fixed = asked(page, "fixedPoint", deltas)
-    assert fixed == pytest.approx(method.fixed_point(values).item(), abs=1e-12)
+    assert fixed == pytest.approx(theory.fixed_point(values).item(), abs=1e-12)
 
 
 def test_the_fixed_point_is_that_of_the_condition(page, made):
@@ -237,7 +238,7 @@ def test_distances_of_its_worlds_have_the_means_of_the_derivation(page, made):
             torch.tensor([w[name] for w in worlds], dtype=torch.float64)
             for name in ("logP", "logStar")
         )
-        D, _ = method.distances(log_p, log_star)
+        D, _ = theory.distances(log_p, log_star)
         assert abs(D.mean() - expected) < 4 * D.std() / 300**0.5
 
 
@@ -278,7 +279,7 @@ def recomputed(page: Any, state: dict[str, Any]) -> dict[str, Any]:
         "gap": gaps.mean(),
         "error": gaps.std() / len(gaps) ** 0.5,
         "gammas": method.follow(deltas),
-        "fixed": method.fixed_point(deltas).item(),
+        "fixed": theory.fixed_point(deltas).item(),
     }
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from iclrtut.chapters import provable_uncertainty as pu
 from iclrtut.errors import BadRequest
 from iclrtut.experiments import provable_uncertainty as lab
+from iclrtut.experiments import provable_uncertainty_far as afar
 
 
 def ccu(seed, D, K=4, L=5, q=1.0):
@@ -60,7 +61,7 @@ def test_far_out_the_logits_are_affine(start):
     for shape, net in nets.items():
         v = normal(40, *shape, seed=3)
         origin = normal(40, *shape, seed=4) if start else None
-        m, a = pu.asymptote(net, v, origin)
+        m, a = afar.asymptote(net, v, origin)
         with torch.no_grad():
             at = 0 if origin is None else origin
             for t in (2.0**28, 2.0**30):
@@ -78,7 +79,7 @@ def test_of_a_shut_gate_the_intercept_decides():
         first.bias.copy_(torch.tensor([0.5, 2.0, -3.0]))
     net = nn.Sequential(first, nn.ReLU()).requires_grad_(False)
     v = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [0.0, 1.0]])
-    m, a = pu.asymptote(net, v)
+    m, a = afar.asymptote(net, v)
     assert m.tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
     assert a.tolist() == [[0.5, 2, 0], [0, 2, 0], [0.5, 2, 0]]
 
@@ -88,8 +89,8 @@ def test_tied_rays_have_limits_below_one():
     for seed in range(40):
         net = layers(seed, 2, 3, 3, 3)
         v = normal(20, 2, seed=seed)
-        m, a = pu.asymptote(net, v)
-        limit = pu.limit_confidence(m, a)
+        m, a = afar.asymptote(net, v)
+        limit = afar.limit_confidence(m, a)
         # the steepest classes alone, by hand
         for i in range(20):
             J = (m[i] == m[i].max()).nonzero().flatten()
@@ -101,14 +102,14 @@ def test_tied_rays_have_limits_below_one():
                 far = net(2.0**30 * v[i : i + 1]).softmax(1).max()
                 assert limit[i] == pytest.approx(float(far), abs=1e-5)
     assert 0.1 < tied / 800 < 0.4
-    m, a = pu.asymptote(layers(1, 2, 100, 100, 2), normal(500, 2))
-    assert (pu.limit_confidence(m, a) == 1).all()
+    m, a = afar.asymptote(layers(1, 2, 100, 100, 2), normal(500, 2))
+    assert (afar.limit_confidence(m, a) == 1).all()
 
 
 def test_an_unknown_layer_is_told():
     for layer in (nn.Tanh(), nn.MaxPool2d(2)):
         with pytest.raises(BadRequest, match=type(layer).__name__):
-            pu.asymptote(nn.Sequential(nn.Linear(2, 2), layer), torch.ones(1, 2))
+            afar.asymptote(nn.Sequential(nn.Linear(2, 2), layer), torch.ones(1, 2))
 
 
 # Attacks

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from iclrtut.chapters import provable_uncertainty as chapter
 from iclrtut.errors import BadRequest, RunFailed
 from iclrtut.experiments import provable_uncertainty as lab
+from iclrtut.experiments import provable_uncertainty_far as afar
 from iclrtut.train import History
 
 SLUG = "provable_uncertainty"
@@ -712,7 +713,7 @@ def test_rays_end_at_the_root_of_9(small, plane):
                 return net(x)
 
         found = lab.measure_far(run, bare(Watched(), trained.ccu), x)["far_away"]
-        root = trained.ccu.far_radius(run.settings.eps, classes)
+        root = afar.far_radius(trained.ccu, run.settings.eps, classes)
         assert found["radius"] == root
         assert found["rays"] == run.settings.rays == len(seen[-1])
         z = trained.ccu.metric.whiten(seen[-1])
@@ -730,7 +731,7 @@ def test_far_away_is_the_largest_distance_from_uniform(plane, monkeypatch):
             return torch.tensor([-50.0, 0, 0, 0, 0]).expand(len(x), 5)
 
     # Near the data, unlike far away, the network is heard: 0 and four quarters.
-    monkeypatch.setattr(chapter.CCU, "far_radius", lambda self, eps, classes: 1.0)
+    monkeypatch.setattr(lab, "far_radius", lambda ccu, eps, classes: 1.0)
     trained = bare(Excluding(), models["ccu"].ccu)
     found = lab.measure_far(run, trained, x)["far_away"]
     z = torch.empty(run.settings.rays, 2, dtype=torch.float64)

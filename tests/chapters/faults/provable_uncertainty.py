@@ -218,17 +218,17 @@ FAULTS = [
         "the mean sigma is compared",
     ),
     (
-        "    def _refuse_disorder(self) -> None:\n        if not self.certified:",
-        "    def _refuse_disorder(self) -> None:\n        if False:",
+        "        if not self.certified:",
+        "        if False:",
         "nothing is refused",
     ),
     (
-        "wide = self.inside.means.shape[1] * math.log(",
+        "wide = ccu.inside.means.shape[1] * math.log(",
         "wide = math.log(",
         "(9) without the dimension",
     ),
     (
-        "th / float(self.inside.sigma.min())",
+        "th / float(ccu.inside.sigma.min())",
         "th / float(self.inside.sigma.max())",
         "(9) takes the widest in-component's height",
     ),
@@ -238,13 +238,13 @@ FAULTS = [
         "(9)'s smaller root",
     ),
     (
-        "C = max(0.0, self.log_q + wide - beta - math.log(eps / room))",
-        "C = max(0.0, self.log_q + wide - beta)",
+        "C = max(0.0, ccu.log_q + wide - beta - math.log(eps / room))",
+        "C = max(0.0, ccu.log_q + wide - beta)",
         "eps is ignored far away",
     ),
     (
-        "C = max(0.0, self.log_q + wide - beta",
-        "C = max(0.0, self.log_q + wide + beta",
+        "C = max(0.0, ccu.log_q + wide - beta",
+        "C = max(0.0, ccu.log_q + wide + beta",
         "(9): the sign of log beta",
     ),
     (
