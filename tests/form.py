@@ -29,6 +29,26 @@ HEADINGS = [
     "What to remember, and what came after",
     "Run card",
 ]
+# What every chapter says in the same words, by section.
+SAID = {
+    "Set-up": (
+        "The first cell installs the book's package when you are on Colab. It does "
+        "nothing elsewhere.",
+        "Choose a profile: `smoke` only shows that every cell runs, `quick` is for a "
+        "laptop, `full` wants a GPU. Another seed is another independent run.",
+        "`start` seeds everything and finds the device. `method` is this paper's",
+    ),
+    "What the paper claims, and what we measured": (
+        "Each claim was written down with its rule before anything was measured. The "
+        "verdict comes from the interval over all recorded seeds; $n$ says how many "
+        "those are. This run stands beside them and decides nothing.",
+    ),
+    "Exercises": (
+        "Each exercise can be solved with what stands above. The check below a stub "
+        "says whether you are there.",
+    ),
+    "Run card": ("This is what produced the numbers on this page.",),
+}
 CHECKS = {"close", "monte_carlo", "symbolic", "at_most"}
 FIGURES = {"figures.show", "play.frames", "play.widget"}
 TAG = re.compile(r"\\tag\{([^}]*)\}")
@@ -147,6 +167,16 @@ def sections(document: Document) -> list[str]:
         here, wanted = (s[at] if at < len(s) else "nothing" for s in (named, HEADINGS))
         complaints.append(f"section {at + 1} is {here!r} and should be {wanted!r}")
     return complaints
+
+
+def stock(document: Document) -> list[str]:
+    """What every chapter has to say stands in every chapter in the same words."""
+    return [
+        f"{section!r} lacks the sentence {sentence!r}"
+        for section, sentences in SAID.items()
+        for sentence in sentences
+        if sentence not in " ".join(document.part(section).split())
+    ]
 
 
 def placeholders(document: Document) -> list[str]:
@@ -522,6 +552,7 @@ RULES: dict[str, Callable[[Document], list[str]]] = {
     for rule in (
         sections,
         order_of_headings,
+        stock,
         placeholders,
         opening,
         outcomes,

@@ -239,6 +239,7 @@ FAULTS = [
         "section 12",
     ),
     ("order_of_headings", "## Play\n", "## Play\n\n#### Deep\n", "'Deep'"),
+    ("stock", "and decides nothing", "and says little", "decides nothing"),
     ("placeholders", "numbers on this page", "«numbers» on this page", "«numbers»"),
     ("placeholders", "numbers on this page", "TODO", "TODO"),
     ("opening", "{{seconds}}", "60 s", "{{seconds}}"),
