@@ -259,6 +259,36 @@ def test_imports_run_one_way():
             assert (file.parent.name, folder) != ("chapters", "experiments"), file.name
 
 
+# A chapter is begun
+
+
+def test_a_chapter_is_begun_with_everything_it_needs(tmp_path):
+    script("chapter").begin("small_steps", tmp_path)
+    made = {f.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("*.*")}
+    assert "book/chapters/small_steps.md" in made and len(made) == 6
+    assert not [f for f in tmp_path.rglob("*.*") if "SLUG" in f.read_text("utf-8")]
+
+
+@pytest.mark.parametrize(
+    ("slug", "words"),
+    [
+        ("Steps", "no name"),
+        ("small steps", "no name"),
+        ("meta_transfer", "too like"),
+        ("meta_transfer_two", "too like"),
+        ("small_steps", "is there already"),
+    ],
+)
+def test_a_chapter_is_not_begun_in_the_way_of_another(slug, words, tmp_path):
+    begin = script("chapter").begin
+    begin("meta_transfer", tmp_path)
+    (tmp_path / "tests/chapters/faults/small_steps.py").write_text("kept")
+    with pytest.raises(SystemExit, match=words):
+        begin(slug, tmp_path)
+    assert (tmp_path / "tests/chapters/faults/small_steps.py").read_text() == "kept"
+    assert not (tmp_path / "book/chapters/small_steps.md").exists()
+
+
 # Licences and citation
 
 

@@ -1,0 +1,47 @@
+"""Begin a chapter from the template: `python tools/chapter.py SLUG`."""
+
+import re
+import sys
+from pathlib import Path
+
+TREE = Path(__file__).resolve().parents[1]
+PLACES = {
+    "chapter.md": "book/chapters/SLUG.md",
+    "chapter.py": "iclrtut/chapters/SLUG.py",
+    "card.svg": "book/_static/cards/SLUG.svg",
+    "wrong_answers.py": "tests/chapters/wrong_answers/SLUG.py",
+    "faults.py": "tests/chapters/faults/SLUG.py",
+    "tests.py": "tests/chapters/test_SLUG.py",
+}
+
+
+def begin(slug: str, tree: Path = TREE) -> list[Path]:
+    """Copy each part of the template to its place in a tree.
+
+    Returns:
+        The files that were made.
+
+    Raises:
+        SystemExit: the name is no slug, begins like another chapter's, or is taken.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)+", slug):
+        sys.exit(f"chapter: {slug!r} is no name: use two or more small words, as_such.")
+    for other in (tree / "book" / "chapters").glob("*.md"):
+        if slug.startswith(other.stem) or other.stem.startswith(slug):
+            sys.exit(f"chapter: {slug!r} is too like {other.stem!r}: choose another.")
+    files = {name: tree / to.replace("SLUG", slug) for name, to in PLACES.items()}
+    for file in files.values():
+        if file.exists():
+            sys.exit(f"chapter: {file} is there already: move it away first.")
+    for name, file in files.items():
+        text = (TREE / "tools" / "template" / name).read_text(encoding="utf-8")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text.replace("SLUG", slug), encoding="utf-8")
+    return list(files.values())
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("chapter: give one name, such as `tools/chapter.py warped_gradients`.")
+    for made in begin(sys.argv[1]):
+        print(made.relative_to(TREE))
