@@ -373,6 +373,18 @@ def test_the_count_misses_pages_notebooks_and_everything(small):
     assert "notebooks of toy" in short(tree, ran)
 
 
+def test_the_count_says_where_the_time_went(tmp_path):
+    ran = [
+        ("notebooks.toy.ipynb", "Cell 0", ""),
+        ("notebooks.other.ipynb", "Cell 0", ""),
+        ("tests.chapters.test_toy", "test_one", ""),
+        ("tests.test_a", "test_two[3]", ""),
+        ("tests.test_a", "test_two[4]", "<skipped/>"),
+    ]
+    found = script("count").seconds(report(tmp_path, ran))
+    assert found == {"notebooks, by nbval": 2, "tests of chapters": 1, "test_a": 2}
+
+
 def test_the_count_fails_in_one_sentence(small, tmp_path):
     file = report(tmp_path, [])
     words = [sys.executable, "tools/count.py", str(file)]

@@ -6,6 +6,7 @@ Run as `python tools/count.py _build/report.xml`, the report that pytest wrote.
 import ast
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -61,6 +62,20 @@ def counts(report: Path, tree: Path = TREE) -> list[Count]:
     return found
 
 
+def seconds(report: Path) -> Counter[str]:
+    """Where the time went: seconds of work by file of tests, the chapters' as one."""
+    spent: Counter[str] = Counter()
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        where = case.get("classname", "")
+        part = where.removeprefix("tests.")
+        if where.startswith("notebooks."):
+            part = "notebooks, by nbval"
+        elif part.startswith("chapters."):
+            part = "tests of chapters"
+        spent[part] += float(case.get("time", 0))
+    return spent
+
+
 def functions(file: Path) -> set[str]:
     """The names of the test functions of a file."""
     body = ast.parse(file.read_text(encoding="utf-8")).body
@@ -86,6 +101,9 @@ def main() -> None:
     print(
         f"count: {found[0].found} tests ran, {cells} cells and {built} pages in them."
     )
+    for part, spent in seconds(Path(sys.argv[1])).most_common():
+        if spent >= 1:
+            print(f"{spent:7.0f} s  {part}")
 
 
 if __name__ == "__main__":
