@@ -191,7 +191,7 @@ def opening(document: Document) -> list[str]:
     complaints = []
     if not re.search(r"!\[", text):
         complaints.append("the idea has no picture")
-    for mark in ("{{seconds}}", "**Difficulty:**", "**Know before:**"):
+    for mark in ("{{seconds}}", "{{difficulty}}", "{{prerequisites}}"):
         if mark not in text:
             complaints.append(f"the first section lacks {mark}")
     return complaints

@@ -243,6 +243,7 @@ FAULTS = [
     ("placeholders", "numbers on this page", "«numbers» on this page", "«numbers»"),
     ("placeholders", "numbers on this page", "TODO", "TODO"),
     ("opening", "{{seconds}}", "60 s", "{{seconds}}"),
+    ("opening", "{{prerequisites}}", "courage", "{{prerequisites}}"),
     ("opening", "![some", "[some", "picture"),
     ("outcomes", "(exercise 1)", "(exercise 9)", "outcome 1"),
     ("outcomes", "(exercise 1)", "", "outcome 1"),

@@ -281,6 +281,14 @@ def test_an_exercise_says_right_or_not_yet_and_stops_nothing(capsys):
     assert checks.passed == [(3, "3")]
 
 
+def test_nbgrader_hears_of_a_wrong_answer(monkeypatch):
+    opened = run.start("toy", "smoke")
+    monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+    with pytest.raises(checks.CheckFailed), opened.exercise(2):
+        checks.close("1", "one", 1, 2, tol=0)
+    assert checks.passed == []
+
+
 # The commit
 
 

@@ -79,7 +79,7 @@ CHAPTER = Chapter(
     idea="Let a network play a synthesiser instead of writing samples: oscillators, "
     "filters and reverb pass gradients, and few examples teach an instrument.",
     difficulty="middling",
-    prerequisites="sine waves, the Fourier transform, gradient descent",
+    prerequisites="sine waves, the discrete Fourier transform, gradient descent",
     settings={
         "smoke": Settings(
             seconds=0.25,

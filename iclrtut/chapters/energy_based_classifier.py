@@ -92,7 +92,8 @@ CHAPTER = Chapter(
     idea="The same logits, read twice: their differences are the class probabilities, "
     "their height is the density of the input.",
     difficulty="middling",
-    prerequisites="softmax and cross-entropy, gradients, a first network in PyTorch",
+    prerequisites="softmax and cross-entropy, gradients, the normal distribution, "
+    "a first network in PyTorch",
     settings={
         "smoke": Settings(
             split=(200, 100, 50, 100),

@@ -99,7 +99,8 @@ CHAPTER = Chapter(
     idea="Put a classifier inside Bayes' rule with two Gaussian mixtures: far away it "
     "says one over the number of classes, and a ball carries a proven ceiling.",
     difficulty="middling",
-    prerequisites="softmax and cross-entropy, Bayes' rule, Gaussian mixtures",
+    prerequisites="softmax and cross-entropy, Bayes' rule, the normal distribution, "
+    "Gaussian mixtures",
     settings={
         "smoke": Settings(
             test=100,

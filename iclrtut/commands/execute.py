@@ -24,8 +24,9 @@ def source(slug: str) -> Any:
     """A chapter's source as a notebook without outputs, its blanks filled in.
 
     `OWNER/REPO@COMMIT` becomes this tree's address, `{{claim}}` and `{{claim.verdict}}`
-    what the records say, `{{seconds}}` the measured times, and pictures of the book
-    are laid into the text, so that the notebook stands alone.
+    what the records say, `{{seconds}}` the measured times, `{{difficulty}}` and
+    `{{prerequisites}}` what the chapter declares. Pictures of the book are laid into the
+    text, so that the notebook stands alone.
 
     Raises:
         BadRequest: the source is not there (the package alone does not bring it), or
@@ -55,8 +56,10 @@ def source(slug: str) -> Any:
 def _facts(slug: str) -> dict[str, str]:
     """What a chapter's prose may say, from the records of the quick profile."""
     root = TREE / "records"
-    facts = {"seconds": running_times(slug)}
-    for claim in claims.chapter(slug).claims:
+    chapter = claims.chapter(slug)
+    facts = {"seconds": running_times(slug), "difficulty": chapter.difficulty}
+    facts["prerequisites"] = chapter.prerequisites
+    for claim in chapter.claims:
         facts |= {claim.id: "not yet measured", f"{claim.id}.verdict": "is undecided"}
     for row in ledger.rows(root):
         if (row["chapter"], row["profile"], row["device"]) == (slug, "quick", "cpu"):
