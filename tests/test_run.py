@@ -349,7 +349,9 @@ def test_the_package_imports_fast_and_without_torch():
     assert min(seconds) < 0.3
 
 
-@pytest.mark.parametrize("module", ["records", "ledger", "claims", "checks", "cli"])
+@pytest.mark.parametrize(
+    "module", ["records", "ledger", "claims", "checks", "commands.cli"]
+)
 def test_what_the_command_line_needs_loads_no_torch(module):
     code = f"import sys, iclrtut.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -25,8 +25,8 @@ def source(slug: str) -> Any:
 
     `OWNER/REPO@COMMIT` becomes this tree's address, `{{claim}}` and `{{claim.verdict}}`
     what the records say, `{{seconds}}` the measured times, `{{difficulty}}` and
-    `{{prerequisites}}` what the chapter declares. Pictures of the book are laid into the
-    text, so that the notebook stands alone.
+    `{{prerequisites}}` what the chapter declares. Pictures are laid into the text, so
+    that the notebook stands alone.
 
     Raises:
         BadRequest: the source is not there (the package alone does not bring it), or
