@@ -17,6 +17,12 @@ import pytest
 
 TREE = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TREE / "book" / "_ext"))
+# What the site is served under here: its own files and data in the page, nothing else.
+POLICY = "default-src 'self' data:"
+# The policy's refusals are kept where a test finds them.
+REFUSALS = """window.refused = [];
+addEventListener("securitypolicyviolation", (event) => refused.push(
+  `${event.effectiveDirective} of ${event.sourceFile}:${event.lineNumber}`));"""
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -39,7 +45,7 @@ def tool(name: str) -> ModuleType:
 
 
 class Gzip(http.server.SimpleHTTPRequestHandler):
-    """Serve files as a web server does: text compressed."""
+    """Serve files as a careful web server does: text compressed, under the policy."""
 
     def do_GET(self) -> None:
         """Answer one request; its weight goes into the server's log."""
@@ -49,6 +55,7 @@ class Gzip(http.server.SimpleHTTPRequestHandler):
         body = file.read_bytes()
         self.send_response(200)
         self.send_header("Content-Type", self.guess_type(str(file)))
+        self.send_header("Content-Security-Policy", POLICY)
         if file.suffix not in {".woff", ".woff2", ".png"}:
             body = _packed(file, file.stat().st_mtime)
             self.send_header("Content-Encoding", "gzip")
@@ -116,8 +123,8 @@ def open_tab(browser: Any, **options: Any) -> SimpleNamespace:
     """A tab in a context of its own.
 
     Returns:
-        page; foreign, the requests to other hosts, which are refused; errors, what
-        the console and the page complained about.
+        page; foreign, the requests to other hosts, which are refused; errors, all
+        that the console was told and the page complained about.
     """
     context = browser.new_context(**options)
     tab = SimpleNamespace(page=None, foreign=[], errors=[])
@@ -130,13 +137,10 @@ def open_tab(browser: Any, **options: Any) -> SimpleNamespace:
             tab.foreign.append(url)
             route.abort()
 
-    def complain(message: Any) -> None:
-        if message.type == "error":
-            tab.errors.append(message.text)
-
     context.route("**/*", only_here)
+    context.add_init_script(REFUSALS)
     tab.page = context.new_page()
-    tab.page.on("console", complain)
+    tab.page.on("console", lambda message: tab.errors.append(message.text))
     tab.page.on("pageerror", lambda error: tab.errors.append(str(error)))
     return tab
 
