@@ -74,9 +74,14 @@ def unstyled(tag: str, rules: dict[str, str]) -> str:
 def attributes(tag: str) -> dict[str, str]:
     """The attributes of a start tag; of those without a value, the empty text."""
     return {
-        found[1].lower(): unescape((found[2] or "").strip("\"'"))
+        found[1].lower(): unescape(unquoted(found[2] or ""))
         for found in ATTRIBUTE.finditer(tag)
     }
+
+
+def unquoted(value: str) -> str:
+    """The value of an attribute without the quotes around it, if there are any."""
+    return value[1:-1] if value[:1] in ('"', "'") else value
 
 
 def digest(text: str) -> str:
@@ -118,6 +123,8 @@ def finish(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
+    # Before every other script, and before MathJax.
     app.add_js_file("strict.js", priority=100)
+    app.add_js_file("formulas.js", priority=400, defer="defer")
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
