@@ -1,0 +1,186 @@
+"""A reader's hand on an interactive figure: by mouse, by keyboard or by touch.
+
+A control is driven as that reader would, at its place on a phone's screen; what counts is
+whether the figure then shows something else.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+PHONE = {
+    "viewport": {"width": 390, "height": 844},
+    "has_touch": True,
+    "is_mobile": True,
+}
+# Every control of every figure gets a number; what is chosen already is driven last, for
+# choosing it again changes nothing.
+FIND = """() => {
+  const drawn = (node) => /crosshair|pointer|grab|move/.test(getComputedStyle(node).cursor);
+  const found = [...document.querySelectorAll(".iclrtut")].flatMap((figure) =>
+    [...figure.querySelectorAll("input, button, select, textarea, audio, svg, canvas")]
+      .filter((node) => !/^(svg|canvas)$/.test(node.localName)
+        || (drawn(node) && !node.closest("label, button"))));
+  found.forEach((node, i) => { node.dataset.driven = i; });
+  const chosen = (node) => node.checked || node.getAttribute("aria-pressed") === "true";
+  return found.map((node) => ({
+    number: Number(node.dataset.driven),
+    kind: node.localName === "input" ? node.type : node.localName,
+    keys: node.tabIndex >= 0,
+    drags: node.getAttribute("role") === "application",
+    chosen: Boolean(chosen(node)),
+    name: (node.closest(".iclrtut").dataset.play ?? "") + " " + (node.ariaLabel
+      ?? node.closest("label, button, .control")?.textContent ?? node.localName),
+  })).sort((a, b) => a.chosen - b.chosen);
+}"""
+# What a figure shows and says, its own delayed words to screen readers aside.
+SHOWN = """(node) => {
+  const figure = node.closest(".iclrtut"), copy = figure.cloneNode(true);
+  copy.querySelectorAll("[role=status]").forEach((each) => each.remove());
+  const values = [...figure.querySelectorAll("input, select, audio")]
+    .map((each) => [each.value, each.checked, each.paused, each.currentTime]);
+  return copy.innerHTML + JSON.stringify(values);
+}"""
+# The picture alone, without the sliders and their values.
+PICTURE = """(node) => {
+  const copy = node.closest(".iclrtut").cloneNode(true);
+  copy.querySelectorAll("input, output, [role=status]").forEach((each) => each.remove());
+  return copy.innerHTML;
+}"""
+REMEMBER = f"""(node) => {{
+  node.scrollIntoView({{block: "center", behavior: "instant"}});
+  window.shown = {SHOWN};
+  window.picture = {PICTURE};
+  window.before = {{shown: shown(node), picture: picture(node)}};
+}}"""
+CHANGED = "(node, what) => window[what](node) !== before[what]"
+# Where to take hold of a control and where to move it to, in the window.
+PLACES = """(node) => {
+  const label = node.closest("label") ?? node;
+  const hidden = node.type === "radio" || node.type === "checkbox";
+  const box = (hidden ? label : node).getBoundingClientRect();
+  const at = (u, v) => [box.left + u * box.width, box.top + v * box.height];
+  if (node.type === "range") {
+    const share = (node.value - node.min) / (node.max - node.min), thumb = 24 / box.width;
+    const place = (s) => at(thumb / 2 + s * (1 - thumb), 0.5);
+    return [place(share), place(share < 0.5 ? 0.9 : 0.1)];
+  }
+  if (node.localName === "audio") return [[box.left + 28, box.top + box.height / 2]];
+  const hold = node.querySelector(".hold")?.getBoundingClientRect();
+  const from = hold ? [hold.left + hold.width / 2, hold.top + hold.height / 2] : at(0.5, 0.5);
+  return node.localName === "svg" ? [from, at(0.7, 0.35)] : [from];
+}"""
+HIT = """(node, [x, y]) => {
+  const there = document.elementFromPoint(x, y), label = node.closest("label");
+  return Boolean(there && (node.contains(there) || label?.contains(there)));
+}"""
+
+
+def mouse(page: Any, node: Any, control: dict[str, Any]) -> None:
+    """Click, or press, move and let go."""
+    first, *rest = node.evaluate(PLACES)
+    page.mouse.move(*first)
+    page.mouse.down()
+    for place in rest:
+        page.mouse.move(*place, steps=4)
+    page.mouse.up()
+
+
+def touch(page: Any, node: Any, control: dict[str, Any]) -> None:
+    """Tap, or put a finger down, move it and lift it; a picture takes a tap first."""
+    first, *rest = node.evaluate(PLACES)
+    if control["kind"] in ("svg", "canvas") and not control["drags"]:
+        return page.touchscreen.tap(*rest[-1])
+    if not rest:
+        return page.touchscreen.tap(*first)
+    session = page.context.new_cdp_session(page)
+
+    def send(kind: str, *points: list[float]) -> None:
+        fingers = [{"x": x, "y": y} for x, y in points]
+        session.send(
+            "Input.dispatchTouchEvent",
+            {"type": kind, "touchPoints": fingers},
+        )
+
+    send("touchStart", first)
+    (x0, y0), (x1, y1) = first, rest[-1]
+    for share in (0.3, 0.6, 1):
+        send("touchMove", [x0 + share * (x1 - x0), y0 + share * (y1 - y0)])
+    send("touchEnd")
+    session.detach()
+    return None
+
+
+def keyboard(page: Any, node: Any, control: dict[str, Any]) -> None:
+    """Focus the control and press the key that a reader would."""
+    node.evaluate("(node) => node.focus({preventScroll: true})")
+    if control["kind"] == "range":
+        page.keyboard.press(
+            "End" if node.evaluate("s => s.value !== s.max") else "Home"
+        )
+    elif control["drags"]:
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Space")
+    elif control["kind"] == "select":
+        page.keyboard.press("ArrowDown")
+    else:
+        page.keyboard.press("Enter" if control["kind"] == "button" else "Space")
+
+
+MEANS: dict[str, Callable[[Any, Any, dict[str, Any]], None]] = {
+    "mouse": mouse,
+    "keyboard": keyboard,
+    "touch": touch,
+}
+
+
+def drive(page: Any, means: str) -> dict[str, list[str]]:
+    """Drive every control of a page's figures.
+
+    Returns:
+        driven, the controls; still, those that changed nothing; covered, those that
+        something else lies upon; pictureless, the ranges that changed their value alone.
+    """
+    found: dict[str, list[str]] = {
+        kind: [] for kind in ("driven", "still", "covered", "pictureless")
+    }
+    for control in page.evaluate(FIND):
+        if means == "keyboard" and not control["keys"]:
+            continue
+        node = page.locator(f"[data-driven='{control['number']}']").element_handle()
+        rest(page, node)
+        node.evaluate(REMEMBER)
+        name = f"{control['kind']} {' '.join(control['name'].split())[:60]}"
+        found["driven"].append(name)
+        if not node.evaluate(HIT, node.evaluate(PLACES)[0]):
+            found["covered"].append(name)
+            continue
+        MEANS[means](page, node, control)
+        if not changed(node, "shown"):
+            found["still"].append(name)
+        elif control["kind"] == "range" and not changed(node, "picture"):
+            found["pictureless"].append(name)
+        if control["kind"] in ("audio", "button") and not rest(page, node):
+            MEANS[means](page, node, control)
+    return found
+
+
+def changed(node: Any, what: str) -> bool:
+    """Whether a figure shows something else than before, within half a second."""
+    for wait in (0, 20, 80, 400):
+        if wait:
+            node.owner_frame().page.wait_for_timeout(wait)
+        if node.evaluate(CHANGED, what):
+            return True
+    return False
+
+
+def rest(page: Any, node: Any) -> bool:
+    """Wait until a figure is at rest, at most a second; a running one is not."""
+    seen = node.evaluate(SHOWN)
+    for _ in range(10):
+        page.wait_for_timeout(40)
+        now = node.evaluate(SHOWN)
+        if now == seen:
+            return True
+        seen = now
+    return False
