@@ -1,7 +1,7 @@
 """A reader's hand on an interactive figure: by mouse, by keyboard or by touch.
 
-A control is driven as that reader would, at its place on a phone's screen; what counts is
-whether the figure then shows something else.
+A control is driven as that reader would, at its place on a phone's screen; what counts
+is whether the figure then shows something else.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,11 @@ PHONE = {
     "has_touch": True,
     "is_mobile": True,
 }
-# Every control of every figure gets a number; what is chosen already is driven last, for
-# choosing it again changes nothing.
+# Every control of every figure gets a number; what is chosen already is driven last,
+# for choosing it again changes nothing.
 FIND = """() => {
-  const drawn = (node) => /crosshair|pointer|grab|move/.test(getComputedStyle(node).cursor);
+  const drawn = (node) =>
+    /crosshair|pointer|grab|move/.test(getComputedStyle(node).cursor);
   const found = [...document.querySelectorAll(".iclrtut")].flatMap((figure) =>
     [...figure.querySelectorAll("input, button, select, textarea, audio, svg, canvas")]
       .filter((node) => !/^(svg|canvas)$/.test(node.localName)
@@ -43,7 +44,8 @@ SHOWN = """(node) => {
 # The picture alone, without the sliders and their values.
 PICTURE = """(node) => {
   const copy = node.closest(".iclrtut").cloneNode(true);
-  copy.querySelectorAll("input, output, [role=status]").forEach((each) => each.remove());
+  const aside = copy.querySelectorAll("input, output, [role=status]");
+  aside.forEach((each) => each.remove());
   return copy.innerHTML;
 }"""
 REMEMBER = f"""(node) => {{
@@ -52,7 +54,25 @@ REMEMBER = f"""(node) => {{
   window.picture = {PICTURE};
   window.before = {{shown: shown(node), picture: picture(node)}};
 }}"""
-CHANGED = "(node, what) => window[what](node) !== before[what]"
+# Whether something else shows than before, within half a second.
+CHANGED = """async (node, what) => {
+  for (let tries = 0; tries < 25; tries++) {
+    if (window[what](node) !== before[what]) return true;
+    await new Promise((done) => setTimeout(done, 20));
+  }
+  return false;
+}"""
+# Whether the figure comes to rest within a second; one that runs on does not.
+RESTS = f"""async (node) => {{
+  const shown = {SHOWN};
+  for (let tries = 0, seen = ""; tries < 25; tries++) {{
+    const now = shown(node);
+    if (now === seen) return true;
+    seen = now;
+    await new Promise((done) => setTimeout(done, 40));
+  }}
+  return false;
+}}"""
 # Where to take hold of a control and where to move it to, in the window.
 PLACES = """(node) => {
   const label = node.closest("label") ?? node;
@@ -60,13 +80,15 @@ PLACES = """(node) => {
   const box = (hidden ? label : node).getBoundingClientRect();
   const at = (u, v) => [box.left + u * box.width, box.top + v * box.height];
   if (node.type === "range") {
-    const share = (node.value - node.min) / (node.max - node.min), thumb = 24 / box.width;
+    const share = (node.value - node.min) / (node.max - node.min);
+    const thumb = 24 / box.width;
     const place = (s) => at(thumb / 2 + s * (1 - thumb), 0.5);
     return [place(share), place(share < 0.5 ? 0.9 : 0.1)];
   }
   if (node.localName === "audio") return [[box.left + 28, box.top + box.height / 2]];
-  const hold = node.querySelector(".hold")?.getBoundingClientRect();
-  const from = hold ? [hold.left + hold.width / 2, hold.top + hold.height / 2] : at(0.5, 0.5);
+  const hold = (node.querySelector(".hold") ?? node).getBoundingClientRect();
+  const from = node.localName === "svg"
+    ? [hold.left + hold.width / 2, hold.top + hold.height / 2] : at(0.5, 0.5);
   return node.localName === "svg" ? [from, at(0.7, 0.35)] : [from];
 }"""
 HIT = """(node, [x, y]) => {
@@ -138,7 +160,7 @@ def drive(page: Any, means: str) -> dict[str, list[str]]:
 
     Returns:
         driven, the controls; still, those that changed nothing; covered, those that
-        something else lies upon; pictureless, the ranges that changed their value alone.
+        something else lies upon; pictureless, the ranges that changed their value only.
     """
     found: dict[str, list[str]] = {
         kind: [] for kind in ("driven", "still", "covered", "pictureless")
@@ -147,7 +169,7 @@ def drive(page: Any, means: str) -> dict[str, list[str]]:
         if means == "keyboard" and not control["keys"]:
             continue
         node = page.locator(f"[data-driven='{control['number']}']").element_handle()
-        rest(page, node)
+        node.evaluate(RESTS)
         node.evaluate(REMEMBER)
         name = f"{control['kind']} {' '.join(control['name'].split())[:60]}"
         found["driven"].append(name)
@@ -155,32 +177,10 @@ def drive(page: Any, means: str) -> dict[str, list[str]]:
             found["covered"].append(name)
             continue
         MEANS[means](page, node, control)
-        if not changed(node, "shown"):
+        if not node.evaluate(CHANGED, "shown"):
             found["still"].append(name)
-        elif control["kind"] == "range" and not changed(node, "picture"):
+        elif control["kind"] == "range" and not node.evaluate(CHANGED, "picture"):
             found["pictureless"].append(name)
-        if control["kind"] in ("audio", "button") and not rest(page, node):
+        if control["kind"] in ("audio", "button") and not node.evaluate(RESTS):
             MEANS[means](page, node, control)
     return found
-
-
-def changed(node: Any, what: str) -> bool:
-    """Whether a figure shows something else than before, within half a second."""
-    for wait in (0, 20, 80, 400):
-        if wait:
-            node.owner_frame().page.wait_for_timeout(wait)
-        if node.evaluate(CHANGED, what):
-            return True
-    return False
-
-
-def rest(page: Any, node: Any) -> bool:
-    """Wait until a figure is at rest, at most a second; a running one is not."""
-    seen = node.evaluate(SHOWN)
-    for _ in range(10):
-        page.wait_for_timeout(40)
-        now = node.evaluate(SHOWN)
-        if now == seen:
-            return True
-        seen = now
-    return False

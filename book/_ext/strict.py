@@ -3,7 +3,7 @@
 `Content-Security-Policy: default-src 'self' data:` runs no script and applies no style
 that stands in the HTML, and the theme and the notebooks' outputs are full of them. So
 each inline script becomes a file, read at the same place; each style element becomes a
-sheet at the end of the head; each style attribute becomes a class with a rule of its own.
+sheet at the end of the head; each style attribute becomes a class with its own rule.
 What two pages share is one file. A notebook keeps everything inline and stands alone.
 """
 

@@ -1,0 +1,148 @@
+"""What a printer checks last: nothing inline is left, and a reader's hand moves things.
+
+The policy, axe, the console, weights and first pictures are judged page by page in
+`test_site.py`; words and citations in `test_prose.py`.
+"""
+
+import re
+from collections import Counter
+
+import driving
+import pytest
+import strict
+from conftest import open_tab, tool
+from driving import MEANS, PHONE
+
+PAGES = tool("site").contents()
+NOTEBOOKS = [page for page in PAGES if page.startswith("notebooks/")]
+
+
+def tightened(page):
+    """A page made strict, and the texts that were kept beside it, by address."""
+    kept = {}
+
+    def keep(text, ending):
+        address = f"{strict.digest(text)}.{ending}"
+        kept[address] = text
+        return address
+
+    return strict.tighten(page, keep), kept
+
+
+def test_a_script_becomes_a_file_at_its_place():
+    page, kept = tightened(
+        "<p>a</p><script id='one'>say('<p style=\"x\">')</script><p>"
+    )
+    (address,) = kept
+    assert page == f"<p>a</p><script id='one' src=\"{address}\"></script><p>"
+    assert kept[address] == "say('<p style=\"x\">')"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        '<script type="application/json">{"style": 1}</script>',
+        '<script defer src="a.js"></script>',
+        '<!-- <script>a</script> <p style="b"> -->',
+        '<p title=\'one style="b"\' data-style="c">style="d"</p>',
+    ],
+)
+def test_what_is_not_inline_stays(page):
+    assert tightened(page) == (page, {})
+
+
+def test_a_style_element_becomes_one_sheet_in_the_head():
+    page, kept = tightened(
+        "<head></head><style>a {}</style><p><style>a {}</style><style media='print'>b"
+        "</style>"
+    )
+    assert list(kept.values()) == ["a {}", "b"]
+    one, other = kept
+    links = re.findall(r"<link [^>]*>", page.split("</head>")[0])
+    assert links == [
+        f'<link rel="stylesheet" href="{one}"/>',
+        f'<link rel="stylesheet" media=\'print\' href="{other}"/>',
+    ]
+    assert "style>" not in page
+
+
+def test_a_style_attribute_becomes_a_class_with_a_rule():
+    page, kept = tightened(
+        '<head></head><p class="a b" id=c style="font: 1em \'X y\'">'
+        "<path style='fill: &quot;z&quot;'/><i style=\"font: 1em 'X y'\" hidden>"
+    )
+    (sheet,) = kept.values()
+    names = re.findall(r":is\(\.([\w-]+), #_\) \{ (.*) \}", sheet)
+    (one, first), (other, second) = names
+    assert (first, second) == ("font: 1em 'X y'", 'fill: "z"')
+    assert f'<p class="a b {one}" id=c>' in page
+    assert f'<path class="{other}"/>' in page
+    assert f'<i class="{one}" hidden>' in page
+
+
+def test_the_theme_is_quiet_and_others_are_heard():
+    said = "a&&console.log(`[PST]: dark`),console.log('b')"
+    assert strict.quiet(said) == "a&&void(`[PST]: dark`),console.log('b')"
+
+
+@pytest.mark.parametrize("name", [*PAGES, "search"])
+def test_a_page_holds_nothing_inline(built, name):
+    page = (built / f"{name}.html").read_text("utf-8")
+    assert tightened(page) == (page, {})
+    tags = [found[0] for found in strict.TAG.finditer(page)]
+    given = [key for tag in tags for key in strict.attributes(tag)]
+    assert [key for key in given if key.startswith("on")] == []
+    assert "javascript:" not in page
+
+
+def test_pages_share_what_is_the_same(built):
+    texts = [
+        file.read_bytes()
+        for file in (built / strict.FOLDER).iterdir()
+        if file.is_file()
+    ]
+    assert len(set(texts)) == len(texts) > 0
+
+
+# Figures in a reader's hand
+
+
+@pytest.fixture(scope="session")
+def drives(site, browser):
+    """Every chapter's figures, driven on a phone by mouse, by keyboard and by touch."""
+    return {
+        (name, means): driven
+        for name in NOTEBOOKS
+        for means, driven in drive(f"{site}/{name}.html", browser).items()
+    }
+
+
+def drive(url, browser):
+    """What one chapter's figures did, by each means; what the page then said."""
+    tab = open_tab(browser, **PHONE)
+    tab.page.goto(url)
+    tab.page.evaluate("() => window.MathJax?.startup?.promise")
+    found = {means: driving.drive(tab.page, means) for means in MEANS}
+    for driven in found.values():
+        driven["said"] = tab.errors + tab.foreign + tab.page.evaluate("refused")
+    tab.page.context.close()
+    return found
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("means", MEANS)
+@pytest.mark.parametrize("fault", ["covered", "still", "pictureless", "said"])
+def test_a_figure_is_not(drives, name, means, fault):
+    """Under something else, unmoved, moved without a picture, or heard to complain."""
+    found = drives[name, means][fault]
+    # A volume moves the sound alone: the chapter's own tests listen to it.
+    assert [what for what in found if " Volume" not in what] == []
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("means", MEANS)
+def test_every_figure_that_plays_was_driven(drives, built, name, means):
+    page = (built / f"{name}.html").read_text("utf-8")
+    figures = set(re.findall(r'data-play="(\w+)"', page))
+    driven = Counter(what.split()[1] for what in drives[name, means]["driven"])
+    assert figures and set(driven) == figures
