@@ -28,18 +28,19 @@
       if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
     });
 
-  // A link to an equation shows it when pointed at.
+  // A link to an equation, or a word of the notation page, shows it when pointed at.
   const card = document.createElement("div");
   card.className = "preview";
   card.setAttribute("aria-hidden", "true");
   card.hidden = true;
   document.body.append(card);
   const show = (event) => {
-    const link = event.target.closest?.('.bd-article a[href^="#eq-"]');
-    const formula = link && document.getElementById(link.hash.slice(1));
-    card.hidden = !formula;
-    if (!formula) return;
-    card.replaceChildren(...[...formula.childNodes].map((node) => node.cloneNode(true)));
+    const link = event.target.closest?.('.bd-article :is(a[href^="#eq-"], a.word)');
+    const id = link?.hash.slice(1);
+    const shown = link && document.getElementById(link.matches(".word") ? `meaning-${id}` : id);
+    card.hidden = !shown;
+    if (!shown) return;
+    card.replaceChildren(...[...shown.childNodes].map((node) => node.cloneNode(true)));
     const at = link.getBoundingClientRect();
     card.style.left = `${Math.max(8, Math.min(at.left, innerWidth - card.offsetWidth - 8))}px`;
     const above = at.top - card.offsetHeight - 8;
