@@ -76,16 +76,16 @@ class CiteBook(SphinxDirective):
         return [nodes.literal_block(entry, entry, language="bibtex")]
 
 
-def paper(app: Sphinx, page: str) -> tuple[str, str] | None:
-    """The paper of a chapter and the anchor of its entry in the list of references."""
+def paper(app: Sphinx, page: str) -> tuple[str, str, str] | None:
+    """The paper of a chapter, and page and anchor of its entry among the references."""
     from iclrtut import claims
 
     slug = page.rpartition("/")[2]
     for chapter in claims.chapters():
         for entry in app.env.get_domain("cite").citations:
             if chapter.slug == slug and entry.entry.fields.get("url") == chapter.url:
-                target = f"{entry.bibliography_key.docname}.html"
-                return chapter.paper, f"{target}#{entry.citation_id}"
+                where = entry.bibliography_key.docname
+                return chapter.paper, where, entry.citation_id
     return None
 
 
@@ -109,10 +109,10 @@ def add_citation(
         "bibtex": bibtex(*said, key=page.rpartition("/")[2]),
     }
     if found := paper(app, page):
-        title, target = found
+        title, where, anchor = found
         context["citation"] |= {
             "paper": title,
-            "target": context["pathto"](target, 1),
+            "target": f"{context['pathto'](where)}#{anchor}",
         }
 
 

@@ -11,6 +11,7 @@ such a line. Where two explain the same word, the chapter's own wins.
 """
 
 import re
+from itertools import groupby
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -148,6 +149,7 @@ def mark(doctree: nodes.document, words: dict[str, Row], address: str) -> list[R
     Returns:
         The rows that were linked to, in the order of the page.
     """
+    join(doctree)
     find = pattern(words)
     by_stem = {word.removesuffix("s"): row for word, row in words.items()}
     met: set[tuple[int, str]] = set()
@@ -175,6 +177,20 @@ def mark(doctree: nodes.document, words: dict[str, Row], address: str) -> list[R
         if parts:
             text.parent.replace(text, [*parts, nodes.Text(text[end:])])
     return list(used.values())
+
+
+def join(doctree: nodes.document) -> None:
+    """Make one text of neighbours: the parser splits them at the end of a line."""
+    for parent in doctree.findall(nodes.TextElement):
+        if not isinstance(parent, (nodes.paragraph, nodes.emphasis)):
+            continue
+        groups = groupby(parent.children, key=lambda part: isinstance(part, nodes.Text))
+        parts = [(text, list(members)) for text, members in groups]
+        parent[:] = [
+            part
+            for text, members in parts
+            for part in ([nodes.Text("".join(members))] if text else members)
+        ]
 
 
 def is_prose(text: nodes.Text) -> bool:

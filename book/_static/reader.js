@@ -155,7 +155,7 @@
     const size = `width="${width}" height="${height}"`;
     const paper = getComputedStyle(document.body).backgroundColor;
     const body = new XMLSerializer().serializeToString(copied);
-    const text = `<svg xmlns="http://www.w3.org/2000/svg" ${size}>${await faces(body)}`
+    const text = `<svg xmlns="http://www.w3.org/2000/svg" ${size}>${await faces(body).catch(() => "")}`
       + `<rect width="100%" height="100%" fill="${paper}"/>`
       + `<foreignObject ${size}>${body}</foreignObject></svg>`;
     const drawing = `data:image/svg+xml,${encodeURIComponent(text)}`;
@@ -237,7 +237,9 @@
     document.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       if (event.key === "?") open();
-      if (event.key === "/") document.querySelector(".search-button__button")?.click();
+      if (event.key !== "/") return;
+      event.preventDefault(); // or the field that opens gets the stroke
+      document.querySelector(".search-button__button").click();
     });
   }
 
