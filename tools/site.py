@@ -7,7 +7,9 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -17,12 +19,19 @@ JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 STRICT = ("--all", "-W", "-n", "--keep-going", "-q")
 SOURCES = ("_*.yml", "book/**/*", "notebooks/*.ipynb", "records/*/*.json")
 CODE = ("tools/site.py", "iclrtut/*.py", "iclrtut/chapters/*.py")
+CODE += ("tests/chapters/wrong_answers/*.py",)
 
 
 def contents(tree: Path = TREE) -> list[str]:
     """The pages of the table of contents, without endings, in reading order."""
     toc = yaml.safe_load((tree / "_toc.yml").read_text(encoding="utf-8"))
-    parts = [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
+
+    def files(entries: list[dict[str, Any]]) -> Iterator[str]:
+        for entry in entries:
+            yield entry["file"]
+            yield from files(entry.get("sections", []))
+
+    parts = [file for part in toc["parts"] for file in files(part["chapters"])]
     return [toc["root"], *parts]
 
 

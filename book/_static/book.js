@@ -13,6 +13,7 @@
     [".secondary-toggle", "On this page"],
     ["#pst-primary-sidebar-checkbox", "Contents of the book"],
     ["#pst-secondary-sidebar-checkbox", "On this page"],
+    ["nav.bd-links summary", "Pages below this one"],
   ]) {
     all(selector).forEach((control) => control.setAttribute("aria-label", name));
   }
