@@ -320,12 +320,7 @@ def test_a_term_has_twelve_weeks_that_read_each_chapter_once():
 
 
 def test_a_term_gives_each_exercise_once_and_covers_each_outcome():
-    given_ = [
-        (slug, n)
-        for week in WEEKS
-        for slug, numbers in week["homework"].items()
-        for n in numbers
-    ]
+    given_ = [exercise for week in WEEKS for exercise in teaching.homework(week)]
     every = [(slug, n) for slug, heads in EXERCISES.items() for n in heads]
     assert sorted(given_) == sorted(every)
     for slug, text in SOURCES.items():
@@ -346,11 +341,8 @@ def test_open_exercises_are_the_project_and_its_rule_comes_first():
 def test_a_week_can_be_done_in_a_week():
     for week, found in zip(WEEKS, teaching.readings(WEEKS, SOURCES), strict=True):
         reading = sum(portion.seconds for portion in found) / 60
-        practice = sum(
-            EXERCISES[slug][n].minutes
-            for slug, numbers in week["homework"].items()
-            for n in numbers
-        )
+        given_ = teaching.homework(week)
+        practice = sum(EXERCISES[slug][n].minutes for slug, n in given_)
         assert reading + practice <= 120
 
 

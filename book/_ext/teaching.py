@@ -319,46 +319,42 @@ class Weeks(Written):
         """An overview, then a section a week."""
         weeks = self.data("plans.yml")["weeks"]
         read = readings(weeks, {c.slug: self.source(c.slug) for c in self.standing()})
+        every = list(zip(range(1, len(weeks) + 1), weeks, read, strict=True))
         head = "| Week | What it is about | Reading | Exercises |\n|---|---|---|---|\n"
-        rows, texts = [], []
-        for number, (week, found) in enumerate(zip(weeks, read, strict=True), 1):
-            given = [(s, n) for s, numbers in week["homework"].items() for n in numbers]
-            heads = [exercises(self.source(slug))[n] for slug, n in given]
-            minutes = sum(head.minutes for head in heads)
-            practice = unbroken(f"{minutes} min") if minutes else "the project"
-            cells = (
-                str(number),
-                week["title"],
-                reading(found),
-                practice if heads else "–",
-            )
-            rows.append(f"| {' | '.join(cells)} |")
-            home = [self.exercise(slug, n) for slug, n in given]
-            texts.append(self.week(number, week, found, home))
-        return head + "\n".join(rows) + "\n\n" + "\n\n".join(texts)
+        rows = "\n".join(self.row(*week) for week in every)
+        return "\n\n".join([head + rows, *(self.week(*week) for week in every)])
 
-    def week(
-        self, number: int, week: dict[str, Any], found: list[Portion], home: list[str]
-    ) -> str:
+    def row(self, number: int, week: dict[str, Any], found: list[Portion]) -> str:
+        """One week of the overview."""
+        heads = [exercises(self.source(slug))[n] for slug, n in homework(week)]
+        minutes = sum(head.minutes for head in heads)
+        practice = "the project" if heads else "–"
+        if minutes:
+            practice = unbroken(f"{minutes} min")
+        return f"| {number} | {week['title']} | {reading(found)} | {practice} |"
+
+    def week(self, number: int, week: dict[str, Any], found: list[Portion]) -> str:
         """One week in words."""
-        slug = week.get("chapter", "")
-        at_home = [linked(week["home"], slug)] if "home" in week else []
+        slug, chapters = week.get("chapter", ""), self.chapters()
+        home = [linked(week["home"], slug)] if "home" in week else []
         if found:
-            at_home.append(
-                f"Read from *{found[0].heading}* to *{found[-1].heading}* "
-                f"({reading(found)})."
-            )
-        if home:
-            at_home.append(f"{', '.join(home)}.")
-        lines = [f"**In class.** {linked(week['class'], slug)}"]
-        lines.append(f"**At home.** {' '.join(at_home)}")
-        if "claims" in week:
-            chapter = self.chapters()[slug]
-            said = [f"*{chapter.claim(id).sentence}.*" for id in week["claims"]]
-            lines.append(linked("**Measured.** " + " ".join(said), slug))
-        else:
-            lines.append(f"**Measured.** {week['measured']}")
-        return f"## Week {number}: {week['title']}\n\n" + "\n\n".join(lines)
+            first, last = found[0].heading, found[-1].heading
+            what = f"{title(chapters[slug])} from *{first}* to *{last}*"
+            home.append(f"Read {what} ({reading(found)}).")
+        given = [
+            self.exercise(s, n) + ("" if s == slug else f" of {title(chapters[s])}")
+            for s, n in homework(week)
+        ]
+        if given:
+            home.append(", ".join(given) + ".")
+        ids = week.get("claims", [])
+        claims = " ".join(f"*{chapters[slug].claim(id).sentence}.*" for id in ids)
+        measured = linked(claims, slug) or week["measured"]
+        return (
+            f"## Week {number}: {week['title']}\n\n"
+            f"**In class.** {linked(week['class'], slug)}\n\n"
+            f"**At home.** {' '.join(home)}\n\n**Measured.** {measured}"
+        )
 
 
 class Days(Written):
@@ -371,16 +367,19 @@ class Days(Written):
 
     def day(self, number: int, day: dict[str, Any]) -> str:
         """One day: when, and what happens."""
-        rows, now = [], day["start"]
+        rows, now, last = [], day["start"], ""
         for slot in day["slots"]:
-            what = [linked(slot["do"], slot.get("chapter", ""))]
-            what += [
-                self.exercise(slot["chapter"], n) for n in slot.get("exercises", [])
-            ]
+            slug = slot.get("chapter", last)
+            what = [linked(slot["do"], slug)]
+            if slug != last:
+                what.insert(0, f"**{title(self.chapters()[slug])}.**")
+            if "exercises" in slot:
+                given = [self.exercise(slug, n) for n in slot["exercises"]]
+                what.append(", ".join(given) + ".")
             if "run" in slot:
                 what.append(f"It takes {self.running(slot['run'])}.")
             rows.append(f"| {clock(now)} | {' '.join(what)} |")
-            now += slot["minutes"]
+            now, last = now + slot["minutes"], slug
         rows.append(f"| {clock(now)} | End |")
         body = "\n".join(rows)
         return f"## Day {number}: {day['title']}\n\n| Time | What |\n|---|---|\n{body}"
@@ -401,6 +400,11 @@ def linked(text: str, slug: str) -> str:
     if not slug:
         return text
     return MENTION.sub(rf"[(\1)]({page(slug)}#eq-\1)", text)
+
+
+def homework(week: dict[str, Any]) -> list[tuple[str, int]]:
+    """The exercises that a week gives: chapter and number."""
+    return [(slug, n) for slug, numbers in week["homework"].items() for n in numbers]
 
 
 def clock(minutes: int) -> str:
