@@ -228,6 +228,15 @@ def test_the_filled_template_runs(monkeypatch, tmp_path):
 # Each rule fails on a document with one fault
 
 BLOCK = "```{code-cell} ipython3\n"
+UNCHECKED = """> **Exercise 5 (5 min, easy).** Why?
+
+<details><summary><b>Solution 5</b></summary>
+
+Because.
+
+</details>
+
+"""
 FAULTS = [
     ("sections", "## Play\n", "## Game\n", "'Game'"),
     ("sections", "## Play\n", "### Play\n", "section 8"),
@@ -288,6 +297,7 @@ FAULTS = [
     ("exercises", ":tags: [exercise-2]\n", "", "exercise 2 has no stub"),
     ("exercises", "```python\ndef best", "```\ndef best", "exercise 2 has no solution"),
     ("exercises", "run.exercise(2)", "run.exercise(3)", "begins otherwise"),
+    ("exercises", "## What to rem", UNCHECKED + "## What to rem", "2 of 5 exercises"),
     ("stubs", "    square = mu.square().sum()\n    return ...", "    ...", None),
     ("stubs", "    return ...", "    return square", "nothing out"),
     ("stubs", "    return ...", "    total = ...\n    return ...", "total"),

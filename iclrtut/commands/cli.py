@@ -1,4 +1,4 @@
-"""The command line: list, run, ledger, data."""
+"""The command line: list, run, ledger, data, student, grade."""
 
 import argparse
 import json
@@ -60,6 +60,20 @@ def parser() -> argparse.ArgumentParser:
     keeper.add_argument("action", choices=["list", "fetch", "verify"])
     keeper.add_argument(
         "names", nargs="*", metavar="NAME", help="data sets (default: all)"
+    )
+    student = verb("student", write_students, "write notebooks without solutions")
+    student.add_argument("folder", type=Path, metavar="DIR", help="where they go")
+    student.add_argument("slugs", nargs="*", metavar="SLUG", help="chapters (all)")
+    grader = verb("grade", grade_students, "grade what students handed in")
+    grader.add_argument(
+        "folder", type=Path, metavar="DIR", help="holds <student>/<slug>.ipynb"
+    )
+    grader.add_argument(
+        "--seconds", default=60, type=float, help="for each exercise (60)"
+    )
+    grader.add_argument("--processes", default=1, type=int, help="how many at a time")
+    grader.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the scores there"
     )
     for each in (lister, ledgerer, keeper):
         each.add_argument("--json", action="store_true", help="for machines")
@@ -177,6 +191,31 @@ def keep_data(arguments: argparse.Namespace) -> None:
             print(f"{what}: {info.about}")
     if failed:
         raise RunFailed("\n".join(failed))
+
+
+def write_students(arguments: argparse.Namespace) -> None:
+    """Write the student edition."""
+    from iclrtut.commands import student
+
+    for file in student.write(arguments.folder, arguments.slugs):
+        print(file)
+
+
+def grade_students(arguments: argparse.Namespace) -> None:
+    """Grade submissions: a table, and the scores as JSON where asked for."""
+    from iclrtut.commands import grade
+    from iclrtut.files import write_atomic
+
+    if arguments.processes < 1:
+        raise BadRequest(f"{arguments.processes} processes run nothing: use 1 or more.")
+    if not 0 < arguments.seconds < float("inf"):
+        raise BadRequest(f"{arguments.seconds:g} seconds are no time limit: use 60.")
+    sheets = grade.grade(arguments.folder, arguments.seconds, arguments.processes)
+    print(grade.table(sheets))
+    if arguments.json:
+        text = json.dumps(grade.plain(sheets), indent=1, ensure_ascii=False)
+        write_atomic(arguments.json, text.encode())
+    grade.refuse_broken(sheets)
 
 
 def _print_json(value: Any) -> None:

@@ -1,0 +1,338 @@
+"""The student edition: no solution in it, room for answers, and nbgrader takes it."""
+
+import json
+import os
+import re
+import sysconfig
+
+import class_of
+import form
+import nbformat
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nbclient import NotebookClient
+from nbgrader.apps import NbGraderAPI
+from nbgrader.nbgraderformat.v3 import MetadataValidatorV3
+from nbgrader.preprocessors import CheckCellMetadata, ComputeChecksums, LockCells
+from traitlets.config import Config
+
+from iclrtut import claims
+from iclrtut.commands import cli, execute, student
+from iclrtut.commands.exercises import exercises
+from iclrtut.errors import BadRequest
+
+SLUGS = claims.slugs()
+SECRET = st.text(st.characters(min_codepoint=0xE000, max_codepoint=0xF8FF), min_size=1)
+
+
+def edition(slug):
+    """A chapter's student edition."""
+    return student.edition(execute.source(slug), slug)
+
+
+# No character of a solution
+
+
+SHAPES = [
+    "{}",
+    "```python\n{}\n```",
+    "## {}",
+    "![{}](data:image/png;base64,{})",
+    "[{}](#solution-1)",
+    "<details><summary>{}</summary>\n\n{}\n\n</details>",
+    "<b>{}</b> <!-- {} -->",
+    "> **Exercise 9 (5 min, easy).** {}",
+    "$${} \\tag{{1}}$$",
+    "| {} | {} |\n|---|---|\n| {} | {} |",
+]
+OPENINGS = [
+    "<details><summary><b>Solution {}</b></summary>",
+    "<details open><summary>Solution {}</summary>",
+    "<DETAILS>\n<summary><b>SOLUTION {}</b></summary>",
+    '<details class="x"> <summary>The solution</summary>',
+]
+
+
+@st.composite
+def solutions(draw):
+    """A folded solution in an alphabet of its own."""
+    parts = draw(st.lists(st.tuples(st.sampled_from(SHAPES), SECRET), min_size=1))
+    inside = "\n\n".join(shape.replace("{}", secret) for shape, secret in parts)
+    head = draw(st.sampled_from(OPENINGS)).replace("{}", str(draw(st.integers(1, 9))))
+    return f"{head}\n\n{inside}\n\n</details>"
+
+
+@st.composite
+def documents(draw):
+    """The toy chapter with other solutions, some side by side, some in odd places."""
+    pieces = class_of.CHAPTER.split("<details><summary><b>Solution")
+    text = pieces[0]
+    for piece in pieces[1:]:
+        text += draw(solutions()) + piece.split("</details>", 1)[1]
+    more = draw(st.lists(solutions(), max_size=2))
+    place = draw(st.sampled_from(["## Set-up", "## Exercises", "## Run card", "Why?"]))
+    return text.replace(place, "\n\n".join([*more, place]), 1)
+
+
+def secrets_of(text):
+    return [c for c in text if "\ue000" <= c <= "\uf8ff"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(documents())
+def test_no_character_of_a_solution_is_in_the_edition(text):
+    source = class_of.book(text)
+    assert secrets_of(text)
+    for cell in source.cells:  # whatever a source's metadata may hold
+        cell.metadata["about"] = "\ue000"
+        cell["attachments"] = {"\ue000.png": {"image/png": "\ue000"}}
+        cell.id = "\ue000"
+        if cell.cell_type == "code":
+            cell.outputs = [nbformat.v4.new_output("stream", text="\ue000")]
+    source.metadata["solution"] = "\ue000"
+    source.cells.append(nbformat.v4.new_raw_cell("\ue000"))
+    made = student.edition(source, "toy")
+    written = nbformat.writes(made)
+    assert not secrets_of(json.dumps(made, ensure_ascii=False))
+    assert not secrets_of(written) and "\\ue" not in written.lower()
+    # Nothing else is lost: the public text of the toy is all there.
+    shown = "\n".join(cell.source for cell in made.cells)
+    for words in ("Write `double(x)`", "Why?", "Write `cube(x)`", "print(run)"):
+        assert words in shown
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("SOLUTION\n\n</details>", "SOLUTION\n\n"),
+        ("SOLUTION\n\n</details>", "SOLUTION\n</details>\nSOLUTION\n</details>"),
+        ("SOLUTION\n\n</details>", "```{code-cell} ipython3\n1\n```\n\n</details>"),
+    ],
+)
+def test_a_solution_without_a_clear_end_is_refused(old, new):
+    assert old in class_of.CHAPTER
+    text = class_of.CHAPTER.replace(old, new, 1)
+    with pytest.raises(BadRequest, match=r"fold of toy .*</details>"):
+        student.edition(class_of.book(text), "toy")
+
+
+def test_a_fold_that_is_no_solution_stays():
+    fold = "<details><summary>A proof</summary>\n\nIt is so.\n\n</details>"
+    text = class_of.CHAPTER.replace("See [the", f"{fold}\n\nSee [the")
+    shown = "\n".join(c.source for c in student.edition(class_of.book(text), "t").cells)
+    assert fold in shown and "SOLUTION" not in shown
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_no_line_of_a_chapters_solution_is_in_its_edition(slug):
+    """Unless it stands in the stub, or in the chapter's public text anyhow."""
+    document = form.load(form.TREE / "book" / "chapters" / f"{slug}.md")
+    public = {line.strip() for line in form.SOLUTION.sub("", document.text).split("\n")}
+    shown = {
+        line.strip() for cell in edition(slug).cells for line in cell.source.split("\n")
+    }
+    found = form.SOLUTION.findall(document.part("Exercises"))
+    assert len(found) == len(exercises(execute.source(slug)))
+    hidden = {line.strip() for _, text in found for line in text.split("\n")}
+    assert len(hidden - public) > 2 * len(found)
+    assert not (hidden - public) & shown
+    assert "<summary><b>Solution" not in "\n".join(shown)
+
+
+# What students get
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_each_exercise_of_a_chapter_has_a_place_and_its_check(slug):
+    made = edition(slug)
+    nbformat.validate(made)
+    tagged = {tag: c for c in made.cells for tag in c.metadata.get("tags", [])}
+    known = exercises(execute.source(slug))
+    answered = form.answers(form.load(form.TREE / "book" / "chapters" / f"{slug}.md"))
+    assert {str(each.number) for each in known if each.check} == set(answered)
+    for each in known:
+        if each.check:
+            number = str(each.number)
+            assert tagged[f"exercise-{number}"].source == answered[number]["stub"]
+            assert tagged[f"check-{number}"].source == answered[number]["check"]
+        else:
+            assert tagged[f"answer-{each.number}"].source == "Your answer:"
+    places = [each for each in tagged if each.startswith(("exercise-", "answer-"))]
+    assert places == [
+        f"{'exercise' if each.check else 'answer'}-{each.number}" for each in known
+    ]
+    assert all(not c.outputs for c in made.cells if c.cell_type == "code")
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_code_and_text_outside_the_solutions_are_the_chapters(slug):
+    source, made = execute.source(slug), edition(slug)
+    codes = [
+        [c.source for c in n.cells if c.cell_type == "code"] for n in (source, made)
+    ]
+    assert codes[0] == codes[1]
+    texts = [
+        "\n".join(c.source for c in n.cells if c.cell_type == "markdown")
+        for n in (source, made)
+    ]
+    words = [
+        re.sub(r"\s+", " ", text)
+        for text in (
+            form.SOLUTION.sub("", texts[0]),
+            texts[1].removeprefix(student.NOTE).replace("Your answer:", ""),
+        )
+    ]
+    assert words[0].strip() == words[1].strip()
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_no_link_leads_to_a_solution(slug):
+    assert not [c for c in edition(slug).cells if "#solution-" in c.source]
+
+
+def test_a_link_to_a_solution_becomes_its_words():
+    shown = [cell.source for cell in student.edition(class_of.book(), "toy").cells]
+    assert "See the solution and [exercise 2](#exercise-2)." in shown
+
+
+def test_two_editions_are_the_same_to_the_letter():
+    first, second = (nbformat.writes(edition(SLUGS[0])) for _ in range(2))
+    assert first == second
+
+
+def test_levels_give_points():
+    known = exercises(class_of.book())
+    assert [(each.level, each.points) for each in known] == [
+        ("easy", 1),
+        ("open", 0),
+        ("hard", 3),
+    ]
+
+
+# The command
+
+
+@pytest.fixture
+def toy(monkeypatch, tmp_path):
+    class_of.install(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+
+
+def say(capsys, *words):
+    code = cli.main(words)
+    return code, *capsys.readouterr()
+
+
+def test_the_command_writes_notebooks_and_says_where(capsys, toy, tmp_path):
+    code, out, _ = say(capsys, "student", "out")
+    assert (code, out.split()) == (0, [str(class_of.Path("out") / "toy.ipynb")])
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {
+        "README.md",
+        "toy.ipynb",
+    }
+    about = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "DIR/<student>/<slug>.ipynb" in about and "DIR/ada/toy.ipynb" in about
+    assert "SOLUTION" not in (tmp_path / "out" / "toy.ipynb").read_text()
+
+
+def test_a_file_that_is_there_is_never_overwritten(capsys, toy, tmp_path):
+    (tmp_path / "toy.ipynb").write_text("a student's work")
+    code, out, err = say(capsys, "student", str(tmp_path))
+    assert (code, out) == (2, "")
+    assert "toy.ipynb is there already" in err and "another folder" in err
+    assert (tmp_path / "toy.ipynb").read_text() == "a student's work"
+    assert not (tmp_path / "README.md").exists()
+
+
+def test_a_readme_that_is_there_stays(capsys, toy, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    assert say(capsys, "student", str(tmp_path))[0] == 0
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_an_unknown_chapter_is_refused(capsys, toy, tmp_path):
+    code, _, err = say(capsys, "student", "out", "tory")
+    assert code == 2 and "tory" in err and not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_a_file_is_told(capsys, toy, tmp_path):
+    (tmp_path / "out").write_text("")
+    code, _, err = say(capsys, "student", "out")
+    assert code == 1 and "in the way" in err
+
+
+def test_an_edition_runs_unanswered(toy, tmp_path):
+    """Every check says so in its line, and no cell of an exercise raises."""
+    made = student.edition(class_of.book(), "toy")
+    NotebookClient(made, timeout=60, allow_errors=True).execute(cwd=tmp_path)
+    shown = [c.outputs for c in made.cells if c.cell_type == "code" and c.outputs]
+    said = [out[0].get("text", out[0].get("ename", "")) for out in shown]
+    assert said[0] == "RuntimeError"
+    assert [line[:24] for line in said[1:3]] == [
+        "○ exercise 1: not yet. T",
+        "○ exercise 3: not yet. T",
+    ]
+
+
+# nbgrader
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_nbgrader_takes_a_chapters_metadata(slug):
+    made = edition(slug)
+    MetadataValidatorV3().validate_nb(made)
+    CheckCellMetadata().preprocess(made, {})
+    made, _ = ComputeChecksums().preprocess(made, {})
+    made, _ = LockCells().preprocess(made, {})
+    kinds = {
+        c.metadata.nbgrader.grade_id: c for c in made.cells if "nbgrader" in c.metadata
+    }
+    for each in exercises(execute.source(slug)):
+        if each.check:
+            told = kinds[f"check-{each.number}"].metadata
+            assert told.nbgrader.points == each.points > 0
+            assert told.nbgrader.checksum and told.editable is False
+            assert kinds[f"exercise-{each.number}"].metadata.nbgrader.solution
+        else:
+            assert kinds[f"answer-{each.number}"].metadata.nbgrader.grade
+
+
+@pytest.fixture
+def course(toy, tmp_path, monkeypatch):
+    """An nbgrader course whose assignment is the edition, with two submissions."""
+    scripts = sysconfig.get_path("scripts")  # nbgrader calls alembic by its name
+    monkeypatch.setenv("PATH", scripts + os.pathsep + os.environ["PATH"])
+    config = Config()
+    config.CourseDirectory.root = str(tmp_path / "course")
+    config.ClearSolutions.enabled = False
+    api = NbGraderAPI(config=config)
+    source = tmp_path / "course" / "source" / "toys"
+    student.write(source)
+    told = api.generate_assignment("toys")
+    assert told["success"], told
+    right = class_of.filled(class_of.RIGHT)
+    wrong = class_of.filled({1: "def double(x):\n    return x", 3: class_of.RIGHT[3]})
+    for who, notebook in {"ada": right, "bob": wrong}.items():
+        file = tmp_path / "course" / "submitted" / who / "toys" / "toy.ipynb"
+        file.parent.mkdir(parents=True)
+        file.write_text(nbformat.writes(notebook), encoding="utf-8")
+    return api
+
+
+def test_nbgrader_releases_and_grades_the_edition(course, tmp_path):
+    released = tmp_path / "course" / "release" / "toys" / "toy.ipynb"
+    cells = nbformat.read(released, as_version=4).cells
+    assert "def double(x):\n    return ..." in [cell.source for cell in cells]
+    reached = {}
+    for who in ("ada", "bob"):
+        told = course.autograde("toys", who)
+        assert told["success"], told
+        with course.gradebook as book:
+            notebook = book.find_submission_notebook("toy", "toys", who)
+            reached[who] = (
+                notebook.score,
+                notebook.max_score,
+                notebook.needs_manual_grade,
+            )
+    assert reached == {"ada": (4, 4, True), "bob": (3, 4, True)}
