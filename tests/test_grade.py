@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import time
+import warnings
 
 import class_of
 import form
@@ -12,7 +14,7 @@ from test_form import CHAPTERS, exercise_ids, wrong_answers
 
 from iclrtut import claims
 from iclrtut.commands import cli, execute, grade, trial
-from iclrtut.commands.exercises import exercises, opening
+from iclrtut.commands.exercises import POINTS, exercises, opening
 
 SECONDS = 2
 KNOWN = exercises(class_of.book())
@@ -411,7 +413,10 @@ def test_every_solution_is_right_and_every_wrong_answer_is_not(file, monkeypatch
         texts |= dict.fromkeys(wrong_answers(file.stem)[each.number], False)
         assert len(texts) >= 4
         for text, wanted in texts.items():
-            judged = trial.judge(space, each.number, [text], lambda e=each: e.check)
+            with warnings.catch_warnings():
+                # nbgrader takes a line on stderr for a failure.
+                warnings.simplefilter("error" if wanted else "ignore")
+                judged = trial.judge(space, each.number, [text], lambda e=each: e.check)
             begins = f"✓ exercise {each.number}: right."
             if not wanted:
                 begins = f"○ exercise {each.number}: not yet. "
@@ -435,3 +440,22 @@ def test_answers_to_a_chapter_in_processes_of_their_own(monkeypatch):
     assert [each.points > 0 for each in said] == [True, False, False]
     assert "right" in said[0].said and "not yet" in said[1].said
     assert "memory" in said[2].said
+
+
+# The page
+
+
+def test_the_page_says_what_the_commands_do():
+    said = (form.TREE / "book" / "teach" / "grading.md").read_text(encoding="utf-8")
+    lines = re.findall(r"(?m)^python -m iclrtut (.+)$", said)
+    parsed = [cli.parser().parse_args(line.split()) for line in lines]
+    assert [p.command for p in parsed] == [cli.write_students, cli.grade_students]
+    words = " ".join(said.split())
+    assert f"may take {parsed[1].seconds:g} seconds (`--seconds`)" in words
+    assert f"{grade.MEMORY >> 30} GiB of memory" in words
+    assert f"{trial.FILE >> 20} MiB for a file" in words
+    assert "easy exercise gives 1 point, a medium one 2, a hard one 3" in words
+    assert POINTS == {"easy": 1, "medium": 2, "hard": 3, "open": 0}
+    assert "c.ClearSolutions.enabled = False" in said
+    contents = (form.TREE / "_toc.yml").read_text(encoding="utf-8")
+    assert "book/teach/grading\n" in contents

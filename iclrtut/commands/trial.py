@@ -15,7 +15,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-LONGEST = 500
+LONGEST = 500  # characters of a verdict
+FILE = 2**26  # bytes of a file
 
 
 def python(cell: str) -> str:
@@ -104,7 +105,7 @@ def _confine(seconds: float, memory: int) -> None:
     clock = int(resource.getrusage(resource.RUSAGE_SELF).ru_utime + 4 * seconds) + 5
     for what, most in (
         (resource.RLIMIT_AS, held + memory),
-        (resource.RLIMIT_FSIZE, 2**26),
+        (resource.RLIMIT_FSIZE, FILE),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_CPU, clock),
     ):
