@@ -7,10 +7,10 @@ from typing import Any
 
 import nbformat
 
-from iclrtut.commands import execute
+from iclrtut.commands import sweep
 from iclrtut.files import write_atomic
 
-TREE = execute.TREE
+TREE = sweep.TREE
 WORK = TREE / "_build" / "executed"
 CHECK = "nbval-check-output"
 
@@ -107,14 +107,20 @@ def make(profile: str = "quick") -> list[str]:
     stale = [slug for slug in sources() if not fresh(slug, profile)]
     done = len(sources()) - len(stale)
     print(f"{len(stale)} chapters to execute ({profile}), {done} unchanged", flush=True)
-    jobs = [(slug, profile, 0, WORK / f"{slug}.ipynb") for slug in stale]
-    failed = execute.execute_all(jobs, processes=2, extra={}) if jobs else []
-    for slug, _, _, executed in jobs if not failed else []:
-        notebook = tidy(nbformat.read(executed, as_version=4))
-        write_atomic(published(slug), (nbformat.writes(notebook) + "\n").encode())
-        output = hashlib.sha256(published(slug).read_bytes()).hexdigest()
-        (WORK / f"{slug}.stamp").write_text(f"{digest(slug, profile)} {output}")
-    return failed
+    if not stale:
+        return []
+    jobs = [sweep.Job(slug, profile, 0) for slug in stale]
+    with sweep.connected(None, processes=2) as client:
+        return sweep.run(client, jobs, sweep.executed, publish)
+
+
+def publish(job: sweep.Job, executed: bytes) -> None:
+    """Put an executed notebook in its place, and note what it was made from."""
+    notebook = tidy(nbformat.reads(executed.decode(), as_version=4))
+    write_atomic(published(job.slug), (nbformat.writes(notebook) + "\n").encode())
+    output = hashlib.sha256(published(job.slug).read_bytes()).hexdigest()
+    stamp = f"{digest(job.slug, job.profile)} {output}"
+    write_atomic(WORK / f"{job.slug}.stamp", stamp.encode())
 
 
 if __name__ == "__main__":

@@ -46,11 +46,16 @@ def parser() -> argparse.ArgumentParser:
     )
     runner = verb("run", run_chapters, "execute chapters and keep their records")
     runner.add_argument("slugs", nargs="+", metavar="SLUG", help="chapters, or 'all'")
-    runner.add_argument("--profile", default="quick", help=", ".join(claims.PROFILES))
+    runner.add_argument(
+        "--profile", default="quick", help=f"{', '.join(claims.PROFILES)} or several"
+    )
     runner.add_argument(
         "--seeds", default="0", type=seeds, help="such as 3, 0-4 or 1,5,9"
     )
-    runner.add_argument("--processes", default=1, type=int, help="how many at a time")
+    where = runner.add_mutually_exclusive_group()
+    where.add_argument("--processes", default=1, type=int, help="how many at a time")
+    where.add_argument("--scheduler", help="a Dask cluster, such as tcp://HOST:8786")
+    runner.add_argument("--again", action="store_true", help="run recorded ones too")
     runner.add_argument("--records", default=Path("records"), type=Path, help="folder")
     ledgerer = verb("ledger", show_ledger, "every claim with its verdict, from records")
     ledgerer.add_argument(
@@ -124,30 +129,21 @@ def list_chapters(arguments: argparse.Namespace) -> None:
 
 def run_chapters(arguments: argparse.Namespace) -> None:
     """Execute chapters, one record for each profile and seed."""
-    from iclrtut.commands.execute import execute_all
+    from iclrtut.commands import sweep
 
     named = claims.slugs() if arguments.slugs == ["all"] else arguments.slugs
-    claims.profile(arguments.profile)
     if arguments.processes < 1:
         raise BadRequest(f"{arguments.processes} processes run nothing: use 1 or more.")
     slugs = [claims.chapter(slug).slug for slug in named]
-    work = Path("_build") / "runs"
+    profiles = [claims.profile(word) for word in arguments.profile.split(",")]
     jobs = [
-        (
-            slug,
-            arguments.profile,
-            seed,
-            work / f"{slug}-{arguments.profile}-{seed}.ipynb",
-        )
+        sweep.Job(slug, profile, seed)
         for slug in slugs
+        for profile in profiles
         for seed in arguments.seeds
     ]
-    extra = {"ICLRTUT_RECORDS": str(arguments.records.resolve())}
-    failed = execute_all(jobs, arguments.processes, extra)
-    if failed:
-        raise RunFailed(
-            "\n".join([f"{len(failed)} of {len(jobs)} runs failed.", *failed])
-        )
+    with sweep.connected(arguments.scheduler, arguments.processes) as client:
+        sweep.record(client, jobs, arguments.records, arguments.again)
 
 
 def show_ledger(arguments: argparse.Namespace) -> None:

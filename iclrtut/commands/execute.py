@@ -4,11 +4,9 @@ import base64
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -127,34 +125,18 @@ def execute(slug: str, profile: str, seed: int, target: Path) -> None:
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def execute_all(
-    jobs: Iterable[tuple[str, str, int, Path]], processes: int, extra: dict[str, str]
-) -> list[str]:
-    """Execute several chapters, each in a process with one thread of its own.
+def end_with_input() -> None:
+    """End this process and its kernel when its input is closed, and not before."""
+    import psutil
 
-    Args:
-        jobs: slug, profile, seed and target of each.
-        processes: how many run at a time.
-        extra: environment variables to add.
-
-    Returns:
-        What went wrong, a text a failed job; empty when all went well.
-    """
-    from tqdm import tqdm
-
-    def one(job: tuple[str, str, int, Path]) -> str:
-        words = [sys.executable, "-m", "iclrtut.commands.execute", *map(str, job)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"} | extra
-        done = subprocess.run(words, env=environment, capture_output=True, text=True)
-        return done.stderr.strip() or f"{job} failed" if done.returncode else ""
-
-    listed = list(jobs)
-    with ThreadPoolExecutor(processes) as pool:
-        told = tqdm(pool.map(one, listed), total=len(listed), desc="chapters")
-        return [text for text in told if text]
+    os.read(0, 1)
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    os._exit(1)
 
 
 if __name__ == "__main__":
+    threading.Thread(target=end_with_input, daemon=True).start()
     slug, profile, seed, target = sys.argv[1:]
     try:
         execute(slug, profile, int(seed), Path(target))
