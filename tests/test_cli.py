@@ -1,5 +1,6 @@
 """The command line: every verb, for people and for machines, and its exit codes."""
 
+import contextlib
 import json
 import math
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 import toy
 
 from iclrtut import data, records
-from iclrtut.commands import cli, execute
+from iclrtut.commands import cli, execute, sweep
 
 VERBS = ("list", "run", "ledger", "data")
 
@@ -81,6 +82,8 @@ def test_help_is_given_for_everything(capsys, words):
         ["run", "toy", "--processes", "many"],
         ["run", "toy", "--processes", "0"],
         ["run", "toy", "--profile", "fast"],
+        ["run", "toy", "--profile", "smoke,fast"],
+        ["run", "toy", "--processes", "2", "--scheduler", "tcp://here:8786"],
         ["run", "another"],
         ["ledger", "--records", "nowhere"],
         ["data", "burn"],
@@ -153,39 +156,48 @@ def test_a_record_that_does_not_fit_is_refused_by_name(capsys, tmp_path):
         assert "quick-cpu-0.json" in refused(capsys, verb)
 
 
-def jobs_of(monkeypatch, failed=()):
-    """Catch what `run` would execute."""
+def jobs_of(monkeypatch, failed=None):
+    """Catch what `run` would hand out, and to whom."""
     seen = {}
 
-    def execute_all(jobs, processes, extra):
-        seen.update(jobs=list(jobs), processes=processes, extra=extra)
-        return list(failed)
+    @contextlib.contextmanager
+    def connected(scheduler, processes):
+        yield (scheduler, processes)
 
-    monkeypatch.setattr(execute, "execute_all", execute_all)
+    def record(client, jobs, root, again):
+        seen.update(client=client, jobs=jobs, root=root, again=again)
+        if failed:
+            raise cli.RunFailed(failed)
+
+    monkeypatch.setattr(sweep, "connected", connected)
+    monkeypatch.setattr(sweep, "record", record)
     return seen
 
 
-def test_run_executes_one_job_a_seed_and_keeps_records(capsys, monkeypatch, tmp_path):
+def test_run_hands_out_one_job_a_profile_and_seed(capsys, monkeypatch):
     seen = jobs_of(monkeypatch)
-    words = ["toy", "--profile", "smoke", "--seeds", "1-3", "--processes", "2"]
-    assert say(capsys, "run", *words, "--records", "kept")[0] == 0
-    assert [job[:3] for job in seen["jobs"]] == [("toy", "smoke", s) for s in (1, 2, 3)]
-    assert len({job[3] for job in seen["jobs"]}) == 3
-    assert seen["processes"] == 2
-    assert seen["extra"] == {"ICLRTUT_RECORDS": str(tmp_path / "kept")}
+    words = ["toy", "--profile", "smoke,full", "--seeds", "1-3", "--processes", "2"]
+    assert say(capsys, "run", *words, "--records", "kept", "--again")[0] == 0
+    pairs = [(profile, seed) for profile in ("smoke", "full") for seed in (1, 2, 3)]
+    assert seen["jobs"] == [("toy", *pair) for pair in pairs]
+    assert len({job.notebook for job in seen["jobs"]}) == 6
+    assert seen["client"] == (None, 2)
+    assert (seen["root"], seen["again"]) == (Path("kept"), True)
 
 
 def test_run_defaults_to_quick_seed_0_and_takes_all_chapters(capsys, monkeypatch):
     seen = jobs_of(monkeypatch)
-    assert say(capsys, "run", "all")[0] == 0
-    assert [job[:3] for job in seen["jobs"]] == [("toy", "quick", 0)]
+    assert say(capsys, "run", "all", "--scheduler", "tcp://here:8786")[0] == 0
+    assert seen["jobs"] == [("toy", "quick", 0)]
+    assert seen["client"] == ("tcp://here:8786", 1)
+    assert (seen["root"], seen["again"]) == (Path("records"), False)
 
 
 def test_run_that_fails_ends_with_1_and_says_why(capsys, monkeypatch):
-    jobs_of(monkeypatch, failed=["toy, seed 1: cell 3 raised ValueError: no"])
+    jobs_of(monkeypatch, failed="1 of 2 runs failed.\ntoy, seed 1: cell 3 raised")
     code, out, err = say(capsys, "run", "toy", "--seeds", "0,1")
     assert (code, out) == (1, "")
-    assert err.startswith("iclrtut: 1 of 2 runs failed.\ntoy, seed 1: cell 3 raised")
+    assert err == "iclrtut: 1 of 2 runs failed.\ntoy, seed 1: cell 3 raised\n"
 
 
 def test_data_lists_with_licence_and_size(capsys):

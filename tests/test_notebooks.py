@@ -1,6 +1,8 @@
 """Every chapter through papermill in smoke, and what happens when a run goes wrong."""
 
 import re
+import subprocess
+import sys
 
 import jupytext
 import nbformat
@@ -183,8 +185,21 @@ def test_a_failing_cell_is_told_in_a_sentence(monkeypatch, tmp_path):
     assert not isinstance(got.value, CellExecutionError)
 
 
-def test_execute_all_tells_what_failed_and_goes_on(monkeypatch, tmp_path):
-    """An unknown chapter among the jobs: its sentence comes back, without a trace."""
-    jobs = [("nothing", "smoke", 0, tmp_path / "done.ipynb")]
-    (told,) = execute.execute_all(jobs, processes=1, extra={})
-    assert "nothing.md is missing" in told and "Traceback" not in told
+@pytest.fixture
+def alone():
+    """A process that executes a chapter which does not exist; its input stays open."""
+    words = [sys.executable, "-m", "iclrtut.commands.execute", "nothing", "smoke", "0"]
+    with subprocess.Popen(
+        [*words, "done.ipynb"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+
+
+def test_as_a_process_it_tells_what_failed_in_a_sentence(alone):
+    """Without a trace; its exit code says the rest."""
+    told = alone.stderr.read()
+    assert alone.wait() == 1
+    assert told.count("\n") == 1 and "nothing.md is missing" in told

@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,7 +12,9 @@ import sys
 import threading
 import time
 from functools import partial
+from types import SimpleNamespace
 
+import pages
 import psutil
 import pytest
 import sweep_toys
@@ -312,7 +315,7 @@ def test_an_address_without_a_scheduler_is_refused(monkeypatch, what):
 @pytest.fixture
 def alone():
     """The address of a scheduler without workers."""
-    with LocalCluster(n_workers=0, dashboard_address=None) as made:
+    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as made:
         yield made.scheduler_address
 
 
@@ -341,7 +344,7 @@ def test_a_worker_with_other_code_is_refused(monkeypatch, alone, tmp_path, other
     if other == "another commit":
         assert "has iclrtut at commit unknown (files" in said and here.files in said
     else:
-        assert "No module named 'iclrtut.commands'" in said
+        assert "No module named 'iclrtut.commands" in said
 
 
 def test_without_dask_the_remedy_is_named(monkeypatch):
@@ -447,25 +450,26 @@ def claimed(root, *seeds):
 
 
 def test_ctrl_c_leaves_no_kernel_and_the_same_command_goes_on(book, clean):
-    (clean / "hold-1").touch()
-    words = ("--seeds", "0,1", "--processes", "2")
-    command = start(book, *words)
-    until(lambda: (book / "records" / SLUG / "smoke-cpu-0.json").exists())
-    (pid,) = until(lambda: begun(clean, 1))
+    (clean / "hold-0").touch()
+    command = start(book)
+    (pid,) = until(lambda: begun(clean, 0))
     processes = chain(pid)
     command.send_signal(signal.SIGINT)
     _, err = command.communicate(timeout=60)
     assert command.returncode == 1
-    assert err.startswith("iclrtut: interrupted with 1 of 2 done") and "goes on" in err
+    assert err.startswith("iclrtut: interrupted with 0 of 1 done") and "goes on" in err
     until(lambda: not any(process.is_running() for process in processes), 20)
 
-    (clean / "hold-1").unlink()
-    command = start(book, *words)
+    (clean / "hold-0").unlink()
+    command = start(book)
     out, err = command.communicate(timeout=120)
-    assert (command.returncode, err) == (0, "")
-    assert "1 of 2 are recorded already" in out and "seed 1: done" in out
-    assert len(begun(clean, 0)) == 1
-    assert (book / f"_build/runs/{SLUG}-smoke-1.ipynb").is_file()
+    said = f"{SLUG}, profile smoke, seed 0: done\n"
+    assert (command.returncode, out, err) == (0, said, "")
+    assert (book / f"_build/runs/{SLUG}-smoke-0.ipynb").is_file()
+    command = start(book)
+    out, err = command.communicate(timeout=120)
+    assert "1 of 1 are recorded already" in out and "done" not in out
+    assert len(begun(clean, 0)) == 2
 
 
 def test_on_a_cluster_kernels_end_with_their_sweep_and_with_their_worker(book, clean):
@@ -473,8 +477,7 @@ def test_on_a_cluster_kernels_end_with_their_sweep_and_with_their_worker(book, c
     try:
         # the caller is killed: the scheduler calls the job off
         (clean / "hold-0").touch()
-        words = ("--seeds", "0,1", "--scheduler", cluster.address)
-        command = start(book, *words)
+        command = start(book, "--scheduler", cluster.address)
         (pid,) = until(lambda: begun(clean, 0))
         kernel, executing, worker = chain(pid)
         command.kill()
@@ -485,7 +488,7 @@ def test_on_a_cluster_kernels_end_with_their_sweep_and_with_their_worker(book, c
 
         # the worker is killed: its kernel ends, and the job goes to another
         (clean / "fail-1").touch()
-        command = start(book, *words)
+        command = start(book, "--seeds", "0,1", "--scheduler", cluster.address)
         (pid,) = until(lambda: begun(clean, 0))
         kernel, executing, worker = chain(pid)
         worker.kill()
@@ -517,10 +520,10 @@ def test_a_real_chapter_measures_what_a_serial_run_measures(
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(TREE),
     }
-    words = ["-c", "import sys; from iclrtut.commands import execute, sweep; "]
-    words[1] += "from pathlib import Path; "
-    words[1] += f"execute.execute({SLUG!r}, 'smoke', 0, Path('alone.ipynb'))"
-    subprocess.run([sys.executable, *words], env=alone, check=True, capture_output=True)
+    serial = "from pathlib import Path; from iclrtut.commands.execute import execute; "
+    serial += f"execute({SLUG!r}, 'smoke', 0, Path('alone.ipynb'))"
+    words = [sys.executable, "-c", serial]
+    subprocess.run(words, env=alone, check=True, capture_output=True)
     assert claimed(tmp_path / "swept", 0) == claimed(tmp_path / "serial", 0)
     swept, serial = (
         records.read(tmp_path / each / SLUG / "smoke-cpu-0.json")
@@ -531,3 +534,28 @@ def test_a_real_chapter_measures_what_a_serial_run_measures(
     assert claimed(tmp_path / "swept", 0) != claimed(tmp_path / "swept", 1)
     declared = [claim.id for claim in claims.chapter(SLUG).claims]
     assert sorted(swept["claims"]) == sorted(declared)
+
+
+def test_the_page_shows_what_was_measured(tmp_path):
+    rows = {
+        "none": {"seconds": 44.0},
+        "1": {"seconds": 40.0, "times_as_fast": 1.0, "share_of_ideal": 1.0},
+        "2": {"seconds": 25.0, "times_as_fast": 1.6, "share_of_ideal": 0.8},
+    }
+    facts = {"runs": 4, "chapter": "toy", "profile": "smoke", "cores": 2}
+    file = tmp_path / "records" / "sweep" / "bench-cpu.json"
+    page = SimpleNamespace(tree=tmp_path, chapters=lambda: {"toy": toy.CHAPTER})
+    page.row = partial(pages.Sweep.row, page)
+    assert pages.Sweep.html(page) == pages.NO_RECORDS
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({**facts, "load_before": 0.5, "workers": rows}))
+    html = pages.Sweep.html(page)
+    assert "4 runs of <i>A toy</i>, smoke, on one machine with 2 cores" in html
+    cells = [re.sub("<.*?>", "", cell) for cell in re.findall("<td>(.*?)</td>", html)]
+    assert cells[10:15] == ["2", "25\u00a0s", "1.6", "0.8", ""]
+    ends = [float(x) for x in re.findall(r'cx="(.*?)"', html)]
+    ideal = [float(x) for x in re.findall(r'class="bound" d="M(.*?) ', html)]
+    assert ends == sorted(ends, reverse=True)
+    assert ideal[0] == ends[1] and (ideal[1] - 4) * 2 == pytest.approx(
+        ends[1] - 4, 0.01
+    )

@@ -1,4 +1,4 @@
-"""Directives for pages that are built from data: cards, plan, ledger, speed, specimen.
+"""Directives for pages built from data: cards, plan, ledger, speed, sweep, specimen.
 
 Nothing they print is typed: chapters come from `iclrtut.claims`, numbers from the
 records, check lines from the executed notebooks.
@@ -264,6 +264,44 @@ class Speed(Page):
         )
 
 
+class Sweep(Page):
+    """How the wall time of a sweep falls with the number of workers."""
+
+    def html(self) -> str:
+        """A sentence, and a row a number of workers."""
+        file = self.tree / "records" / "sweep" / "bench-cpu.json"
+        if not file.is_file():
+            return NO_RECORDS
+        told = json.loads(file.read_text(encoding="utf-8"))
+        rows = told["workers"]
+        title = self.chapters()[told["chapter"]].title
+        what = (
+            f"{told['runs']} runs of <i>{escape(title)}</i>, {told['profile']}, on one machine "
+            f"with {told['cores']} cores and other work at a load of "
+            f"{told['load_before']:g}."
+        )
+        longest = max(row["seconds"] for row in rows.values())
+        body = "".join(self.row(name, row, longest) for name, row in rows.items())
+        head = ("Workers", "Wall time", "Times as fast", "Share of the ideal", "")
+        return f"<p>{what}</p>{table('Wall time by workers', head, body)}"
+
+    def row(self, name: str, row: dict[str, float], longest: float) -> str:
+        """One number of workers: its time, and the time of an ideal division."""
+        ends = row["seconds"], row["seconds"] * row.get("share_of_ideal", 1)
+        took, ideal = (round(4 + 150 * end / longest, 1) for end in ends)
+        bound = f'<path class="bound" d="M{ideal} 0V20"/>' if len(row) > 1 else ""
+        cells = (
+            escape(name),
+            duration(row["seconds"]),
+            short(row.get("times_as_fast")),
+            short(row.get("share_of_ideal")),
+            f'<svg class="whisker" viewBox="0 0 160 20" aria-hidden="true">{bound}'
+            f'<path class="interval" d="M4 10H{took}"/>'
+            f'<circle cx="{took}" cy="10" r="4"/></svg>',
+        )
+        return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
 def table(name: str, head: tuple[str, ...], body: str) -> str:
     """A table in a box of its own that scrolls where the screen is narrow."""
     cells = "".join(f'<th scope="col">{cell}</th>' for cell in head)
@@ -374,6 +412,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
         ("specimen", Specimen),
         ("ledger", Ledger),
         ("speed", Speed),
+        ("sweep", Sweep),
     ):
         app.add_directive(name, directive)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -87,7 +88,7 @@ def connected(scheduler: str | None, processes: int) -> Iterator["Client"]:
                 n_workers=processes,
                 threads_per_worker=1,
                 memory_limit=None,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
             ) as cluster,
             Client(cluster) as client,
@@ -95,7 +96,8 @@ def connected(scheduler: str | None, processes: int) -> Iterator["Client"]:
             yield client
         return
     try:
-        asyncio.run(asyncio.wait_for(_greeted(scheduler), PATIENCE))
+        with ThreadPoolExecutor(1) as apart:  # here a loop may be running
+            apart.submit(asyncio.run, _greeted(scheduler)).result()
     except ValueError as error:
         raise BadRequest(
             f"{scheduler!r} is no address of a scheduler ({error}): write it like "
@@ -116,8 +118,9 @@ async def _greeted(scheduler: str) -> None:
     from distributed.comm.core import connect
 
     secrets = Security().get_connection_args("client")
-    comm = await connect(scheduler, timeout=PATIENCE, **secrets)
-    await comm.close()
+    async with asyncio.timeout(PATIENCE):
+        comm = await connect(scheduler, timeout=PATIENCE, **secrets)
+        await comm.close()
 
 
 def devices(client: "Client") -> set[str]:
