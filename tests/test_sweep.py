@@ -336,9 +336,11 @@ def test_a_worker_with_other_code_is_refused(monkeypatch, alone, tmp_path, other
         package.mkdir()
         (package / "__init__.py").touch()
     worker = dask("worker", alone, "--no-nanny", path=[tmp_path])
-    said = refused("--scheduler", alone)
-    worker.kill()
-    worker.wait()
+    try:
+        said = refused("--scheduler", alone)
+    finally:
+        worker.kill()
+        worker.wait()
     here = sweep.code()
     assert here.commit in said
     if other == "another commit":
@@ -425,12 +427,12 @@ def clean(book):
     return book / "notes"
 
 
-def start(book, *words):
-    """`python -m iclrtut run` in the small book."""
+def start(tree, *words, where=None):
+    """`python -m iclrtut run` of a book's clone."""
     return subprocess.Popen(
         [sys.executable, "-m", "iclrtut", "run", SLUG, "--profile", "smoke", *words],
-        cwd=book,
-        env=os.environ | {"PYTHONPATH": str(book)},
+        cwd=where or tree,
+        env=os.environ | {"PYTHONPATH": str(tree)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -443,13 +445,7 @@ def chain(pid):
     return [kernel, *kernel.parents()[:2]]
 
 
-def claimed(root, *seeds):
-    """What records claim, to the last bit."""
-    read = [records.read(root / SLUG / f"smoke-cpu-{seed}.json") for seed in seeds]
-    return [json.dumps(one["claims"]) for one in read]
-
-
-def test_ctrl_c_leaves_no_kernel_and_the_same_command_goes_on(book, clean):
+def test_ctrl_c_leaves_no_kernel(book, clean):
     (clean / "hold-0").touch()
     command = start(book)
     (pid,) = until(lambda: begun(clean, 0))
@@ -459,17 +455,6 @@ def test_ctrl_c_leaves_no_kernel_and_the_same_command_goes_on(book, clean):
     assert command.returncode == 1
     assert err.startswith("iclrtut: interrupted with 0 of 1 done") and "goes on" in err
     until(lambda: not any(process.is_running() for process in processes), 20)
-
-    (clean / "hold-0").unlink()
-    command = start(book)
-    out, err = command.communicate(timeout=120)
-    said = f"{SLUG}, profile smoke, seed 0: done\n"
-    assert (command.returncode, out, err) == (0, said, "")
-    assert (book / f"_build/runs/{SLUG}-smoke-0.ipynb").is_file()
-    command = start(book)
-    out, err = command.communicate(timeout=120)
-    assert "1 of 1 are recorded already" in out and "done" not in out
-    assert len(begun(clean, 0)) == 2
 
 
 def test_on_a_cluster_kernels_end_with_their_sweep_and_with_their_worker(book, clean):
@@ -509,29 +494,42 @@ def test_on_a_cluster_kernels_end_with_their_sweep_and_with_their_worker(book, c
         cluster.close()
 
 
-def test_a_real_chapter_measures_what_a_serial_run_measures(
-    client, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    pair = [sweep.Job(SLUG, "smoke", seed) for seed in (0, 1)]
-    sweep.record(client, pair, tmp_path / "swept", again=False)
-    alone = os.environ | {
+def test_a_real_chapter_measures_what_a_serial_run_measures(tmp_path):
+    words = ("--seeds", "0,1", "--processes", "2", "--records", "swept")
+    command = start(TREE, *words, where=tmp_path)
+    out, err = command.communicate(timeout=300)
+    assert (command.returncode, err) == (0, "")
+    assert sorted(out.splitlines()) == [
+        f"{SLUG}, profile smoke, seed {seed}: done" for seed in (0, 1)
+    ]
+    for seed in (0, 1):
+        assert (tmp_path / f"_build/runs/{SLUG}-smoke-{seed}.ipynb").is_file()
+
+    serial = "from pathlib import Path; from iclrtut.commands.execute import execute; "
+    serial += f"execute({SLUG!r}, 'smoke', 0, Path('alone.ipynb'))"
+    alone = {
         "ICLRTUT_RECORDS": str(tmp_path / "serial"),
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(TREE),
     }
-    serial = "from pathlib import Path; from iclrtut.commands.execute import execute; "
-    serial += f"execute({SLUG!r}, 'smoke', 0, Path('alone.ipynb'))"
-    words = [sys.executable, "-c", serial]
-    subprocess.run(words, env=alone, check=True, capture_output=True)
-    assert claimed(tmp_path / "swept", 0) == claimed(tmp_path / "serial", 0)
-    swept, serial = (
-        records.read(tmp_path / each / SLUG / "smoke-cpu-0.json")
-        for each in ("swept", "serial")
+    subprocess.run(
+        [sys.executable, "-c", serial],
+        cwd=tmp_path,
+        env=os.environ | alone,
+        check=True,
+        capture_output=True,
     )
-    times = {"seconds": 0, "timings": 0, "peak_memory_bytes": 0}
-    assert swept | times == serial | times
-    assert claimed(tmp_path / "swept", 0) != claimed(tmp_path / "swept", 1)
+    swept, other, serial = (
+        records.read(tmp_path / f"{file}.json")
+        for file in (
+            f"swept/{SLUG}/smoke-cpu-0",
+            f"swept/{SLUG}/smoke-cpu-1",
+            f"serial/{SLUG}/smoke-cpu-0",
+        )
+    )
+    spent = {"seconds": 0, "timings": 0, "peak_memory_bytes": 0}
+    assert json.dumps(swept | spent) == json.dumps(serial | spent)
+    assert swept["claims"] != other["claims"]
     declared = [claim.id for claim in claims.chapter(SLUG).claims]
     assert sorted(swept["claims"]) == sorted(declared)
 
@@ -550,7 +548,7 @@ def test_the_page_shows_what_was_measured(tmp_path):
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({**facts, "load_before": 0.5, "workers": rows}))
     html = pages.Sweep.html(page)
-    assert "4 runs of <i>A toy</i>, smoke, on one machine with 2 cores" in html
+    assert "4 runs of <i>A toy</i> (smoke) on one machine with 2 cores" in html
     cells = [re.sub("<.*?>", "", cell) for cell in re.findall("<td>(.*?)</td>", html)]
     assert cells[10:15] == ["2", "25\u00a0s", "1.6", "0.8", ""]
     ends = [float(x) for x in re.findall(r'cx="(.*?)"', html)]

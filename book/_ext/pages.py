@@ -276,9 +276,9 @@ class Sweep(Page):
         rows = told["workers"]
         title = self.chapters()[told["chapter"]].title
         what = (
-            f"{told['runs']} runs of <i>{escape(title)}</i>, {told['profile']}, on one machine "
-            f"with {told['cores']} cores and other work at a load of "
-            f"{told['load_before']:g}."
+            f"{told['runs']} runs of <i>{escape(title)}</i> ({told['profile']}) on one "
+            f"machine with {told['cores']} cores. Before it began, other work there had "
+            f"a load of {told['load_before']:g}."
         )
         longest = max(row["seconds"] for row in rows.values())
         body = "".join(self.row(name, row, longest) for name, row in rows.items())
