@@ -79,6 +79,13 @@ def book() -> None:
     run("tools/site.py", remedy="mend the page named above, then run it again")
 
 
+def pdf() -> None:
+    """Make the notebooks and the site, then print the whole book as one PDF."""
+    notebooks()
+    browser()
+    run("tools/pdf.py", remedy="mend the page named above, then run it again")
+
+
 def test() -> None:
     """Run every check that the book has."""
     env()
@@ -168,7 +175,7 @@ def say(text: str) -> None:
 
 VERBS = {
     made.__name__: made
-    for made in (book, test, notebooks, lab, bench, mutants, env, lock, clean)
+    for made in (book, pdf, test, notebooks, lab, bench, mutants, env, lock, clean)
 }
 
 if __name__ == "__main__":
