@@ -1,12 +1,14 @@
 # Without make: type the line below a target, for example `python3 tools/make.py book`.
 PYTHON ?= python3
 
-.PHONY: book pdf test notebooks lab bench mutants env lock clean
+.PHONY: book slides pdf test notebooks lab bench mutants env lock clean
 
 book:
 	@$(PYTHON) tools/make.py book
 pdf:
 	@$(PYTHON) tools/make.py pdf
+slides:
+	@$(PYTHON) tools/make.py slides
 test:
 	@$(PYTHON) tools/make.py test
 notebooks:

@@ -86,6 +86,12 @@ def pdf() -> None:
     run("tools/pdf.py", remedy="mend the page named above, then run it again")
 
 
+def slides() -> None:
+    """Make a deck of slides a chapter, from its executed notebook."""
+    env()
+    run("tools/slides.py", remedy="make the notebooks, then run it again")
+
+
 def test() -> None:
     """Run every check that the book has."""
     env()
@@ -175,7 +181,10 @@ def say(text: str) -> None:
 
 VERBS = {
     made.__name__: made
-    for made in (book, pdf, test, notebooks, lab, bench, mutants, env, lock, clean)
+    for made in (
+        *(book, slides, pdf, test, notebooks, lab, bench, mutants),
+        *(env, lock, clean),
+    )
 }
 
 if __name__ == "__main__":
