@@ -520,27 +520,30 @@ def judged(block: Block, context: Context) -> list[Slide]:
     for what, verdict, interval, rule, _ in block.data:
         id, sentence, paper = ROW.fullmatch(what).groups()
         over, _, seeds = interval.partition(", n = ")
+        lead, colon, rest = sentence.partition(": ")
         row = {
             "id": id,
-            "sentence": inline(sentence),
-            "paper": inline(paper or ""),
+            "sentence": rest or sentence,
+            "paper": paper or "",
             "verdict": verdict.strip("*"),
             "interval": over,
         }
         rule = f"Holds when the interval over {seeds} seeds is {rule}."
-        rows.append((declared.claim(id).statistic, rule, row))
+        rows.append(
+            (declared.claim(id).statistic, rule, lead + colon if rest else "", row)
+        )
     made = []
-    for (statistic, rule), group in groupby(rows, key=lambda row: row[:2]):
-        budget = WORDS - TITLE - words(f"Measured {statistic} {rule}")
-        for page in packs([row for *_, row in group], shown_words, budget):
-            data = {"rows": page, "statistic": statistic, "rule": rule}
+    for (statistic, rule, lead), group in groupby(rows, key=lambda row: row[:3]):
+        taken = TITLE + words(f"Measured {statistic} {rule} {lead}")
+        for page in packs([row for *_, row in group], said_of, WORDS - taken):
+            data = {"rows": page, "statistic": statistic, "rule": rule, "lead": lead}
             made.append(Slide("claims", "", data=data))
     return made
 
 
-def shown_words(row: dict[str, Any]) -> int:
-    """How many words a claim takes on a slide."""
-    return sum(map(words, row.values())) - 1
+def said_of(row: dict[str, str]) -> int:
+    """How many words a claim takes on a slide; its name is not shown."""
+    return sum(words(text) for name, text in row.items() if name != "id")
 
 
 SHAPES = {
