@@ -32,7 +32,6 @@ EXERCISE = re.compile(
 OUTCOME = re.compile(
     r"^(\d+)\. (.*?)\s*\(exercises? ([\d and,]+)\)\.$", re.MULTILINE | re.DOTALL
 )
-KNOW = re.compile(r"\*\*Know before:\*\* (.*?)\.$", re.MULTILINE | re.DOTALL)
 MENTION = re.compile(r"\((\d+[a-z]?)\)")
 KEY = re.compile(r"^    (\d+): \[$")
 COMMENT = re.compile(r"^        # (.*)$")
@@ -114,15 +113,6 @@ def amount(body: str) -> tuple[int, int, int]:
     return len(re.findall(r"\w[\w'-]*", body)), equations, lines
 
 
-def known_before(text: str, declared: str) -> list[str]:
-    """What a chapter asks for: its declaration, then its line *Know before*."""
-    said = KNOW.search(text)
-    words = declared.split(", ") + (
-        " ".join(said[1].split()).split(", ") if said else []
-    )
-    return list(dict.fromkeys(words))
-
-
 def refused(file: Path) -> dict[int, list[str]]:
     """What is wrong with each wrong answer that the tests give, by exercise."""
     found: dict[int, list[str]] = {}
@@ -156,7 +146,7 @@ class Teacher(Page):
     def needs(self) -> dict[str, list[str]]:
         """What each chapter asks for."""
         return {
-            chapter.slug: known_before(self.source(chapter.slug), chapter.prerequisites)
+            chapter.slug: chapter.prerequisites.split(", ")
             for chapter in self.standing()
         }
 
