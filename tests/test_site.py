@@ -169,6 +169,18 @@ def test_a_page_weighs_at_most_three_megabytes(visits, name):
     assert 0 < visits[name].weight <= 3 * MIB
 
 
+def test_the_first_picture_of_a_chapter_is_timed(visits):
+    kept = json.loads((TREE / "_build" / "press.json").read_text("utf-8"))
+    assert set(kept) == set(PAGES)
+    assert all(0 < visits[name].first_picture < 30_000 for name in NOTEBOOKS)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_both_themes_met_every_rule_of_axe(visits, name):
+    light, dark = visits[name].rules
+    assert light == dark >= 80
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_formulas_are_set_and_can_be_read_aloud(visits, name):
     found = visits[name]

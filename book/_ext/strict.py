@@ -37,6 +37,8 @@ def tighten(page: str, keep: Callable[[str, str], str]) -> str:
 
     def outside(found: re.Match[str]) -> str:
         tag, head, body = found.groups()
+        if found[0].startswith("<!--"):
+            return found[0]
         if tag is None:
             return unstyled(found[0], rules)
         given = attributes(f"<{tag}{head}>")
