@@ -12,9 +12,8 @@ PHONE = {
     "has_touch": True,
     "is_mobile": True,
 }
-# Every control of every figure gets a number. Ranges are driven first, since a button
-# may put back what they moved, and what is chosen already last, since choosing it again
-# changes nothing.
+# Every control of every figure gets a number; what is chosen already is driven last,
+# since choosing it again changes nothing.
 FIND = """() => {
   const drawn = (node) =>
     /crosshair|pointer|grab|move/.test(getComputedStyle(node).cursor);
@@ -32,8 +31,7 @@ FIND = """() => {
     chosen: Boolean(chosen(node)),
     name: (node.closest(".iclrtut").dataset.play ?? "") + " " + (node.ariaLabel
       ?? node.closest("label, button, .control")?.textContent ?? node.localName),
-  })).sort((a, b) => a.chosen - b.chosen
-    || (b.kind === "range") - (a.kind === "range"));
+  })).sort((a, b) => a.chosen - b.chosen);
 }"""
 # What a figure shows and says, its own delayed words to screen readers aside.
 SHOWN = """(node) => {
@@ -75,6 +73,10 @@ RESTS = f"""async (node) => {{
   }}
   return false;
 }}"""
+PUT_BACK = """() => document.querySelectorAll(".iclrtut [type=range]").forEach((range) => {
+  range.value = range.defaultValue;
+  range.dispatchEvent(new Event("input"));
+})"""
 # Where to take hold of a control and where to move it to, in the window.
 PLACES = """(node) => {
   const label = node.closest("label") ?? node;
@@ -88,10 +90,11 @@ PLACES = """(node) => {
     return [place(share), place(share < 0.5 ? 0.9 : 0.1)];
   }
   if (node.localName === "audio") return [[box.left + 28, box.top + box.height / 2]];
+  if (node.localName !== "svg") return [at(0.5, 0.5)];
   const hold = (node.querySelector(".hold") ?? node).getBoundingClientRect();
-  const from = node.localName === "svg"
-    ? [hold.left + hold.width / 2, hold.top + hold.height / 2] : at(0.5, 0.5);
-  return node.localName === "svg" ? [from, at(0.7, 0.35)] : [from];
+  const within = (v, low, size) => Math.min(Math.max(v, low + 6), low + size - 6);
+  return [[within(hold.left + hold.width / 2, box.left, box.width),
+    within(hold.top + hold.height / 2, box.top, box.height)], at(0.7, 0.35)];
 }"""
 HIT = """(node, [x, y]) => {
   const there = document.elementFromPoint(x, y), label = node.closest("label");
@@ -160,6 +163,9 @@ MEANS: dict[str, Callable[[Any, Any, dict[str, Any]], None]] = {
 def drive(page: Any, means: str) -> dict[str, list[str]]:
     """Drive every control of a page's figures.
 
+    Ranges come first and are put back then: a button may undo what they moved, and an
+    extreme that one of them was left at may leave a button nothing to do.
+
     Returns:
         driven, the controls; still, those that changed nothing; covered, those that
         something else lies upon; pictureless, the ranges that changed their value only.
@@ -167,22 +173,32 @@ def drive(page: Any, means: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {
         kind: [] for kind in ("driven", "still", "covered", "pictureless")
     }
-    for control in page.evaluate(FIND):
-        if means == "keyboard" and not control["keys"]:
-            continue
-        node = page.locator(f"[data-driven='{control['number']}']").element_handle()
-        node.evaluate(RESTS)
-        node.evaluate(REMEMBER)
-        name = f"{control['kind']} {' '.join(control['name'].split())[:60]}"
-        found["driven"].append(name)
-        if means != "keyboard" and not node.evaluate(HIT, node.evaluate(PLACES)[0]):
-            found["covered"].append(name)
-            continue
-        MEANS[means](page, node, control)
-        if not node.evaluate(CHANGED, "shown"):
-            found["still"].append(name)
-        elif control["kind"] == "range" and not node.evaluate(CHANGED, "picture"):
-            found["pictureless"].append(name)
-        if control["kind"] in ("audio", "button") and not node.evaluate(RESTS):
-            MEANS[means](page, node, control)
+    controls = page.evaluate(FIND)
+    for control in (each for each in controls if each["kind"] == "range"):
+        use(page, control, means, found)
+    page.evaluate(PUT_BACK)
+    for control in (each for each in controls if each["kind"] != "range"):
+        if means != "keyboard" or control["keys"]:
+            use(page, control, means, found)
     return found
+
+
+def use(
+    page: Any, control: dict[str, Any], means: str, found: dict[str, list[str]]
+) -> None:
+    """Drive one control and note what became of it; what then runs on is stopped."""
+    node = page.locator(f"[data-driven='{control['number']}']").element_handle()
+    node.evaluate(RESTS)
+    node.evaluate(REMEMBER)
+    name = f"{control['kind']} {' '.join(control['name'].split())[:60]}"
+    found["driven"].append(name)
+    if means != "keyboard" and not node.evaluate(HIT, node.evaluate(PLACES)[0]):
+        found["covered"].append(name)
+        return
+    MEANS[means](page, node, control)
+    if not node.evaluate(CHANGED, "shown"):
+        found["still"].append(name)
+    elif control["kind"] == "range" and not node.evaluate(CHANGED, "picture"):
+        found["pictureless"].append(name)
+    if control["kind"] in ("audio", "button") and not node.evaluate(RESTS):
+        MEANS[means](page, node, control)
