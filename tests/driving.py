@@ -73,10 +73,12 @@ RESTS = f"""async (node) => {{
   }}
   return false;
 }}"""
-PUT_BACK = """() => document.querySelectorAll(".iclrtut [type=range]").forEach((range) => {
-  range.value = range.defaultValue;
-  range.dispatchEvent(new Event("input"));
-})"""
+PUT_BACK = """() => {
+  for (const range of document.querySelectorAll(".iclrtut [type=range]")) {
+    range.value = range.defaultValue;
+    range.dispatchEvent(new Event("input"));
+  }
+}"""
 # Where to take hold of a control and where to move it to, in the window.
 PLACES = """(node) => {
   const label = node.closest("label") ?? node;
