@@ -684,8 +684,8 @@ def test_a_page_offers_to_go_on_where_one_stopped(low, site):
     offer = low.locator(".go-on")
     assert offer.count() == 0
     stand_at(low, STOPPED)
-    low.set_viewport_size({"width": 390, "height": 500})
     come_back(low, site)
+    low.set_viewport_size({"width": 390, "height": 500})
     assert text(offer) == "Go on at The parts of a chapter ×"
     low.add_script_tag(path=AXE)
     assert low.evaluate(VIOLATIONS) == []
@@ -744,6 +744,7 @@ def test_a_browser_that_keeps_nothing_is_no_worse(site, browser):
     tab.page.keyboard.press("?")
     tab.page.locator("dialog.keys").get_by_role("checkbox").uncheck()
     tab.page.keyboard.press("Escape")
+    tab.page.locator("dialog.keys").wait_for(state="hidden")
     tab.page.keyboard.press("ArrowRight")
     tab.page.wait_for_url("**/book/notation.html")
     closed(tab)
