@@ -355,9 +355,7 @@ def test_pointing_at_a_word_shows_its_meaning(chapter):
 
 def test_a_word_is_explained_by_keyboard_and_to_a_screen_reader(chapter):
     word = chapter.locator("a.word", has_text="interval").first
-    word.focus()
-    still(chapter)
-    word.blur()
+    chapter.keyboard.press("Shift")  # who presses keys sees the focus
     word.focus()
     card = chapter.locator(".preview")
     card.wait_for()
@@ -690,9 +688,8 @@ def test_a_page_offers_to_go_on_where_one_stopped(low, site):
     low.add_script_tag(path=AXE)
     assert low.evaluate(VIOLATIONS) == []
     offer.get_by_role("link").press("Enter")
-    low.wait_for_timeout(500)
-    where = "id => document.getElementById(id).getBoundingClientRect().top"
-    assert 0 <= low.evaluate(where, STOPPED) < 200
+    top = "document.getElementById(id).getBoundingClientRect().top"
+    low.wait_for_function(f"id => 0 <= {top} && {top} < 200", arg=STOPPED)
     assert offer.count() == 0
     low.goto(f"{site}/book/cite.html")
     low.goto(f"{site}/book/preface.html#what-works-where")

@@ -48,6 +48,10 @@
     card.style.top = `${above > 56 ? above : at.bottom + 8}px`;
   };
   for (const kind of ["mouseover", "focusin"]) document.addEventListener(kind, show);
+  // Focus by keyboard may scroll to the link first.
+  document.addEventListener("scrollend", () => {
+    if (document.activeElement.matches(":focus-visible")) show({ target: document.activeElement });
+  });
   for (const kind of ["scroll", "keydown"]) document.addEventListener(kind, () => (card.hidden = true));
 
   addEventListener("load", () => window.MathJax?.startup?.promise?.then(reach) ?? reach());
