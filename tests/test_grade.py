@@ -191,13 +191,13 @@ def test_a_setup_that_fails_is_the_books_fault():
 
 
 def answers_of(notebook):
-    return grade.answers(notebook, KNOWN)
+    return grade.answers(notebook, class_of.book())
 
 
 def test_answers_are_found_by_their_tags():
     found = answers_of(class_of.filled(RIGHT, "Because it *is*."))
-    assert found[1] == grade.Answer([RIGHT[1]])._replace(text=found[1].text)
-    assert found[3].cells == [RIGHT[3]]
+    assert found[1] == grade.Answer([RIGHT[1]])
+    assert found[3] == grade.Answer([RIGHT[3]])
     assert found[2].text == "Because it *is*." and not found[2].cells
 
 
@@ -266,12 +266,21 @@ def test_answers_are_found_in_notebooks_that_were_changed(change, lost):
     assert "Because." in found[2].text
 
 
+def test_a_text_may_have_headings_and_cells_of_its_own():
+    notebook = class_of.filled({}, "Because.\n\n## My reasons\n\nMany.")
+    at = place(notebook, "answer-2")
+    more = class_of.nbformat.v4.new_markdown_cell("## And more\n\nYes.")
+    notebook.cells[at + 1 : at + 1] = [new("x = 1"), more]
+    wanted = "Because.\n\n## My reasons\n\nMany.\n\nx = 1\n\n## And more\n\nYes."
+    assert answers_of(notebook)[2].text == wanted
+
+
 def test_an_answer_typed_into_another_cell_below_the_text_is_found():
     notebook = class_of.filled(RIGHT)
     at = place(notebook, "exercise-1")
     notebook.cells[at] = new(RIGHT[1])
     found = answers_of(notebook)[1]
-    assert found == grade.Answer([RIGHT[1]], found.text, lost=True)
+    assert found == grade.Answer([RIGHT[1]], lost=True)
     said = grade.score(opening(class_of.book()), KNOWN[0], found, SECONDS).said
     assert said.startswith("✓ exercise 1: right.") and "its tag was lost" in said
 
@@ -289,17 +298,17 @@ def test_nothing_is_run_where_nothing_was_answered(cells, said, monkeypatch):
 # A class
 
 BROKEN = {
-    "a text": ("I solved it, see my mail.", "no notebook: "),
+    "a text": ("I solved it, see my mail.", "does not appear to be JSON"),
     "nothing": ("", "is empty"),
-    "a list": ("[]", "no notebook: "),
-    "no cells": ("{}", "no notebook: "),
+    "a list": ("[]", "not in a notebook's format"),
+    "no cells": ("{}", "not in a notebook's format"),
     "cut off": (class_of.nbformat.writes(class_of.filled(RIGHT))[:700], "no notebook"),
-    "a number": ("3", "no notebook: "),
+    "a number": ("3", "not in a notebook's format"),
     "odd cells": (
         '{"nbformat": 4, "nbformat_minor": 5, "cells": [1]}',
         "no notebook: ",
     ),
-    "deep": ("[" * 100_000, "no notebook: "),
+    "deep": ("[" * 100_000, "not in a notebook's format"),
 }
 
 
@@ -321,6 +330,10 @@ def test_a_class(toy, tmp_path, capsys):
         class_of.hand_in(folder, who, class_of.filled(answered, f"Says {who}\x1b[2J."))
     for who, (text, _) in BROKEN.items():
         class_of.hand_in(folder, who, text)
+    odd = json.dumps(class_of.filled({1: "raise ValueError('\ud800')"}, "\ud800!"))
+    class_of.hand_in(folder, "lea", odd)
+    misnamed = class_of.hand_in(folder, "max", class_of.filled(RIGHT))
+    misnamed.rename(misnamed.with_name("toy (1).ipynb"))
     (folder / "absent").mkdir()
     (folder / "folder" / "toy.ipynb").mkdir(parents=True)
     (folder / "bytes").mkdir()
@@ -340,7 +353,7 @@ def test_a_class(toy, tmp_path, capsys):
 
     made = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     assert [sheet["student"] for sheet in made] == sorted(
-        [*disasters, *BROKEN, "absent", "folder", "bytes", "uwe"]
+        [*disasters, *BROKEN, "absent", "bytes", "folder", "lea", "max", "uwe"]
     )
     by_name = {sheet["student"]: sheet for sheet in made}
     for who, (_, points) in disasters.items():
@@ -355,6 +368,9 @@ def test_a_class(toy, tmp_path, capsys):
         assert by_name[who]["points"] == 0
     assert "was not handed in" in said["absent"][0]
     assert "was not handed in" in said["folder"][0]
+    assert said["max"][0].endswith("; toy (1).ipynb is no chapter's name")
+    assert "not yet. UnicodeEncodeError" in said["lea"][0]
+    assert by_name["lea"]["exercises"][1]["text"] == "?!"
     assert "no notebook" in said["bytes"][0]
 
     rows = out.split("\n\n")[0].splitlines()
@@ -365,6 +381,8 @@ def test_a_class(toy, tmp_path, capsys):
     assert f"eve, toy, exercise 3: took more than {SECONDS} s" in out
     assert "For you to read:\nada, toy, exercise 2: Says ada?[2J." in out
     assert "\x1b" not in out
+    assert "nothing, toy, exercises 1, 3: no notebook: toy.ipynb is empty\n" in out
+    assert "uwe, toy, exercise 1: not answered" in out
     assert not left_running()
 
 

@@ -210,7 +210,7 @@ def grade_students(arguments: argparse.Namespace) -> None:
     print(grade.table(sheets))
     if arguments.json:
         text = json.dumps(grade.plain(sheets), indent=1, ensure_ascii=False)
-        write_atomic(arguments.json, text.encode())
+        write_atomic(arguments.json, text.encode(errors="replace"))
     grade.refuse_broken(sheets)
 
 

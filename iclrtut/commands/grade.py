@@ -19,12 +19,20 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from iclrtut import claims
 from iclrtut.commands import execute, trial
-from iclrtut.commands.exercises import HEAD, Exercise, exercises, opening, tags
+from iclrtut.commands.exercises import (
+    HEAD,
+    SECTION,
+    Exercise,
+    exercises,
+    opening,
+    tags,
+)
 from iclrtut.errors import BadRequest, RunFailed
 
 MEMORY = 4 * 2**30
@@ -98,7 +106,7 @@ def grade(folder: Path, seconds: float = 60, processes: int = 1) -> list[Sheet]:
     slugs = [
         slug
         for slug in claims.slugs()
-        if any((student / f"{slug}.ipynb").exists() for student in students)
+        if any(os.path.exists(student / f"{slug}.ipynb") for student in students)
     ]
     if not slugs:
         raise BadRequest(
@@ -134,10 +142,11 @@ def _handed_in(file: Path, book: Any) -> Iterator[tuple[Exercise, Answer | str]]
     found: dict[int, Answer] | str
     known = exercises(book)
     try:
-        found = answers(_read(file), known)
-    except Exception as error:  # whatever a broken file may bring
-        said = " ".join(str(error).split())[:200] or type(error).__name__
-        found = f"no notebook: {said}"
+        found = answers(_read(file), book)
+    except (OSError, ValueError) as error:
+        found = f"no notebook: {' '.join(str(error).split())[:200]}"
+    except Exception:  # whatever else a broken file may bring
+        found = f"no notebook: {file.name} is not in a notebook's format"
     for exercise in known:
         yield exercise, found if isinstance(found, str) else found[exercise.number]
 
@@ -146,7 +155,10 @@ def _read(file: Path) -> Any:
     import nbformat
 
     if not file.is_file():
-        raise ValueError(f"{file.name} was not handed in")
+        named = {f"{slug}.ipynb" for slug in claims.slugs()}
+        odd = sorted({f.name for f in file.parent.glob("*.ipynb")} - named)
+        hint = f"; {', '.join(odd)} is no chapter's name" if odd else ""
+        raise ValueError(f"{file.name} was not handed in{hint}")
     if file.stat().st_size > LARGEST:
         raise ValueError(f"{file.name} is over {LARGEST >> 20} MiB")
     text = file.read_text(encoding="utf-8")
@@ -155,42 +167,49 @@ def _read(file: Path) -> Any:
     return nbformat.reads(text, as_version=4)
 
 
-def answers(notebook: Any, known: Sequence[Exercise]) -> dict[int, Answer]:
+def answers(notebook: Any, book: Any) -> dict[int, Answer]:
     """A student's answers, by exercise.
 
     An answer begins at the cell that its tag or nbgrader's name marks and ends before
-    the check, the next exercise or the next section. Where the mark is lost, it begins
-    below the exercise's text.
+    the check, the next exercise or the book's next section. Where the mark is lost, it
+    begins below the exercise's text.
     """
-    return {each.number: _answer(notebook.cells, each) for each in known}
+    sections = {
+        title
+        for cell in book.cells
+        if cell.cell_type == "markdown"
+        for title in SECTION.findall(cell.source)
+    }
+    return {
+        each.number: _answer(notebook.cells, each, sections) for each in exercises(book)
+    }
 
 
-def _answer(cells: Sequence[Any], exercise: Exercise) -> Answer:
+def _answer(cells: Sequence[Any], exercise: Exercise, sections: set[str]) -> Answer:
     number = exercise.number
     mark = f"exercise-{number}" if exercise.check else f"answer-{number}"
     marked = [place for place, cell in enumerate(cells) if mark in tags(cell)]
-    below = [
-        place + 1
+    heads = [
+        place
         for place, cell in enumerate(cells)
         if cell.cell_type == "markdown"
         and any(int(head[1]) == number for head in HEAD.finditer(cell.source))
     ]
-    if not marked and not below:
+    if not marked and not heads:
         return Answer([])
-    code: list[str] = []
-    text: list[str] = []
-    for cell in cells[(marked or below)[0] :]:
-        if _ends(cell, number):
-            break
-        (code if cell.cell_type == "code" else text).append(cell.source)
-    words = "\n\n".join(code + text if not exercise.check else text)
-    return Answer(code, words.removeprefix("Your answer:").strip(), not marked)
+    first = (marked or heads)[0]
+    more = takewhile(lambda cell: not _ends(cell, number, sections), cells[first + 1 :])
+    taken = [*([cells[first]] if marked else []), *more]
+    code = [cell.source for cell in taken if cell.cell_type == "code"]
+    text = "" if exercise.check else "\n\n".join(cell.source for cell in taken)
+    return Answer(code, text.removeprefix("Your answer:").strip(), not marked)
 
 
-def _ends(cell: Any, number: int) -> bool:
+def _ends(cell: Any, number: int, sections: set[str]) -> bool:
     """Whether a cell stands behind the answer to this exercise."""
     if cell.cell_type != "code":
-        return bool(re.search(r"(?m)^## |^> \*\*Exercise \d", cell.source))
+        found = set(SECTION.findall(cell.source)) & sections
+        return bool(found or HEAD.search(cell.source))
     if cell.source.lstrip().startswith("with run.exercise("):
         return True
     named = re.findall(r"\b(exercise|check|answer)-(\d+)", " ".join(tags(cell)))
@@ -344,13 +363,27 @@ def table(sheets: Sequence[Sheet]) -> str:
         "  ".join([*(w.ljust(n) for w, n in zip(row[:3], widths, strict=True)), row[3]])
         for row in rows
     ]
-    every = [(sheet, each) for sheet in sheets for each in sheet.scores]
-    lost = [(s, e) for s, e in every if e.of and e.points < e.of]
-    read = [(s, e) for s, e in every if e.text]
-    lines += ["", *(f"{_where(*each)}: {each[1].said}" for each in lost)] * bool(lost)
-    lines += ["", "For you to read:"] * bool(read)
-    lines += [f"{_where(*each)}: {each[1].text}" for each in read]
+    reasons = [line for sheet in sheets for line in _reasons(sheet)]
+    lines += ["", *reasons] * bool(reasons)
+    texts = [
+        f"{_where(sheet, [each.number])}: {each.text}"
+        for sheet in sheets
+        for each in sheet.scores
+        if each.text
+    ]
+    lines += ["", "For you to read:", *texts] * bool(texts)
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in "\n".join(lines))
+
+
+def _reasons(sheet: Sheet) -> Iterator[str]:
+    """Why points were lost, a sentence each; the same sentence once."""
+    said: dict[str, list[int]] = {}
+    for each in sheet.scores:
+        if each.points < each.of:
+            begins = f"○ exercise {each.number}: "
+            said.setdefault(each.said.removeprefix(begins), []).append(each.number)
+    for words, numbers in said.items():
+        yield f"{_where(sheet, numbers)}: {words}"
 
 
 def _row(sheet: Sheet) -> list[str]:
@@ -362,8 +395,10 @@ def _row(sheet: Sheet) -> list[str]:
     return [sheet.student, sheet.chapter, f"{reached} of {of}", " ".join(marks)]
 
 
-def _where(sheet: Sheet, score: Score) -> str:
-    return f"{sheet.student}, {sheet.chapter}, exercise {score.number}"
+def _where(sheet: Sheet, numbers: Sequence[int]) -> str:
+    exercise = "exercise" if len(numbers) == 1 else "exercises"
+    listed = ", ".join(map(str, numbers))
+    return f"{sheet.student}, {sheet.chapter}, {exercise} {listed}"
 
 
 def plain(sheets: Sequence[Sheet]) -> list[dict[str, Any]]:
