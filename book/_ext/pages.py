@@ -277,8 +277,8 @@ class Sweep(Page):
         title = self.chapters()[told["chapter"]].title
         what = (
             f"{told['runs']} runs of <i>{escape(title)}</i> ({told['profile']}) on one "
-            f"machine with {told['cores']} cores. Other work had a load of "
-            f"{told['load_before']:g} before it began."
+            f"machine with {told['cores']} cores. When it began, other work had a load "
+            f"of {told['load_before']:g} there."
         )
         longest = max(row["seconds"] for row in rows.values())
         body = "".join(self.row(name, row, longest) for name, row in rows.items())
