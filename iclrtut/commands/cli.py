@@ -138,12 +138,18 @@ def run_chapters(arguments: argparse.Namespace) -> None:
     profiles = [claims.profile(word) for word in arguments.profile.split(",")]
     jobs = [
         sweep.Job(slug, profile, seed)
-        for slug in slugs
+        for slug in dict.fromkeys(slugs)
         for profile in profiles
         for seed in arguments.seeds
     ]
-    with sweep.connected(arguments.scheduler, arguments.processes) as client:
-        sweep.record(client, jobs, arguments.records, arguments.again)
+    try:
+        with sweep.connected(arguments.scheduler, arguments.processes) as client:
+            sweep.record(client, jobs, arguments.records, arguments.again)
+    except KeyboardInterrupt:
+        raise RunFailed(
+            "interrupted: finished runs are recorded, and the same command goes on "
+            "from there."
+        ) from None
 
 
 def show_ledger(arguments: argparse.Namespace) -> None:

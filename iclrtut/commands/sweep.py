@@ -24,7 +24,6 @@ from iclrtut.run import commit
 if TYPE_CHECKING:
     from distributed import Client
 
-
 PATIENCE = 5  # seconds that a scheduler or its first worker may take to answer
 
 
@@ -214,7 +213,7 @@ def record(client: "Client", jobs: Sequence[Job], root: Path, again: bool) -> No
 
     Raises:
         BadRequest: the workers do not fit.
-        RunFailed: some jobs failed, or the sweep was interrupted; it says which.
+        RunFailed: some jobs failed; it says which, and why.
     """
     kinds, here = devices(client), commit()
     new = [job for job in jobs if again or not recorded(job, root, kinds, here)]
@@ -223,10 +222,8 @@ def record(client: "Client", jobs: Sequence[Job], root: Path, again: bool) -> No
             f"{len(jobs) - len(new)} of {len(jobs)} are recorded already in {root}, at "
             "this commit; --again measures them anew."
         )
-    kept = 0
 
     def keep(job: Job, result: tuple[dict[str, Any], bytes]) -> None:
-        nonlocal kept
         made, notebook = result
         if made["commit"] != here:
             raise RunFailed(
@@ -235,15 +232,8 @@ def record(client: "Client", jobs: Sequence[Job], root: Path, again: bool) -> No
             )
         write_atomic(job.notebook, notebook)
         records.write(root, made)
-        kept += 1
 
-    try:
-        failed = run(client, new, measured, keep)
-    except KeyboardInterrupt:
-        raise RunFailed(
-            f"interrupted with {kept} of {len(new)} done, which are kept: the same "
-            "command goes on from there."
-        ) from None
+    failed = run(client, new, measured, keep)
     if failed:
         raise RunFailed(
             "\n".join([f"{len(failed)} of {len(new)} runs failed.", *failed])
