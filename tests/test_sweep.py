@@ -27,9 +27,10 @@ from iclrtut.errors import BadRequest, RunFailed
 
 TREE = execute.TREE
 SLUG = "differentiable_dsp"  # its smoke run is the shortest
+STARTED = []  # commands in the small book
 
 
-def until(true, seconds=60):
+def until(true, seconds=300):
     """Wait until something is true, and give it back."""
     end = time.monotonic() + seconds
     while not (found := true()):
@@ -424,12 +425,16 @@ def clean(book):
     for file in (book / "notes").iterdir():
         file.unlink()
     shutil.rmtree(book / "records", ignore_errors=True)
-    return book / "notes"
+    yield book / "notes"
+    for command in STARTED:
+        command.kill()
+        command.communicate()
+    STARTED.clear()
 
 
 def start(tree, *words, where=None):
     """`python -m iclrtut run` of a book's clone."""
-    return subprocess.Popen(
+    command = subprocess.Popen(
         [sys.executable, "-m", "iclrtut", "run", SLUG, "--profile", "smoke", *words],
         cwd=where or tree,
         env=os.environ | {"PYTHONPATH": str(tree)},
@@ -438,6 +443,8 @@ def start(tree, *words, where=None):
         text=True,
         start_new_session=True,
     )
+    STARTED.append(command)
+    return command
 
 
 def chain(pid):
@@ -453,11 +460,11 @@ def test_ctrl_c_leaves_no_kernel(book, clean):
     (pid,) = until(lambda: begun(clean, 0))
     processes = chain(pid)
     os.killpg(command.pid, signal.SIGINT)  # a terminal tells every process of it
-    _, err = command.communicate(timeout=60)
+    _, err = command.communicate(timeout=300)
     assert command.returncode == 1
     assert err.startswith("iclrtut: interrupted: ") and err.endswith("from there.\n")
     assert err.count("\n") == 1
-    until(lambda: not any(process.is_running() for process in processes), 20)
+    until(lambda: not any(process.is_running() for process in processes), 60)
 
 
 def test_on_a_cluster_kernels_end_with_their_sweep_and_with_their_worker(book, clean):
@@ -470,7 +477,7 @@ def test_on_a_cluster_kernels_end_with_their_sweep_and_with_their_worker(book, c
         kernel, executing, worker = chain(pid)
         command.kill()
         command.communicate()
-        until(lambda: not (kernel.is_running() or executing.is_running()), 20)
+        until(lambda: not (kernel.is_running() or executing.is_running()), 60)
         assert worker.is_running()
         (clean / f"begun-0-{pid}").unlink()
 
@@ -480,10 +487,10 @@ def test_on_a_cluster_kernels_end_with_their_sweep_and_with_their_worker(book, c
         (pid,) = until(lambda: begun(clean, 0))
         kernel, executing, worker = chain(pid)
         worker.kill()
-        until(lambda: not (kernel.is_running() or executing.is_running()), 20)
+        until(lambda: not (kernel.is_running() or executing.is_running()), 60)
         until(lambda: len(begun(clean, 0)) == 2)
         (clean / "hold-0").unlink()
-        out, err = command.communicate(timeout=120)
+        out, err = command.communicate(timeout=300)
         assert command.returncode == 1 and "seed 0: done" in out
         assert err.startswith(
             f"iclrtut: 1 of 2 runs failed.\n{SLUG}, profile smoke, seed 1: cell 4 "
