@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -87,6 +88,7 @@ def connected(scheduler: str | None, processes: int) -> Iterator["Client"]:
                 n_workers=processes,
                 threads_per_worker=1,
                 memory_limit=None,
+                preload=__name__,
                 dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
             ) as cluster,
@@ -260,6 +262,11 @@ def recorded(job: Job, root: Path, kinds: set[str], by: str) -> bool:
 
 
 # On the worker's side
+
+
+def dask_setup(worker: Any) -> None:
+    """Leave Ctrl+C to the caller, whose workers are told to end; Dask calls this."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def measured(job: Job) -> tuple[dict[str, Any], bytes]:
