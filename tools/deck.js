@@ -48,6 +48,7 @@ function start() {
     hash: true,
     slideNumber: "c/t",
     transition: "none",
+    scrollActivationWidth: null, // a phone swipes, too
     plugins: [RevealNotes],
   });
 }
