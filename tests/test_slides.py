@@ -52,6 +52,13 @@ SEEN = """() => {
   };
 }"""
 
+# Without preload, axe does not ask for style sheets, which a file may not.
+VIOLATIONS = """() => axe.run(document.querySelector("section.present"), {
+  resultTypes: ["violations"], preload: false,
+  rules: {region: {enabled: false}, "page-has-heading-one": {enabled: false}},
+}).then((found) => found.violations.flatMap((rule) => rule.nodes.map(
+  (node) => rule.id + ": " + node.html.slice(0, 120))))"""
+
 
 @pytest.fixture(scope="session")
 def decks(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -179,7 +186,7 @@ def test_every_claim_is_there_with_the_verdict_of_the_ledger(decks, slug):
         shown[item["data-claim"]] = (verdict.text.strip(), interval)
         assert verdict.text.strip().replace(" ", "-") in verdict["class"]
         assert item.p.text.strip()
-    table = set(re.findall(r"\| \*\*(\w+)\*\* ", outputs(slug)))
+    table = set(re.findall(r"(?m)^\| \*\*(\w+)\*\* ", outputs(slug)))
     assert table == set(shown)
     assert {claim: rows[claim] for claim in shown} == shown
 
@@ -223,12 +230,17 @@ def test_links_to_the_page_name_a_heading_that_it_has(decks, built, slug):
 
 @pytest.mark.parametrize("slug", CHAPTERS)
 def test_the_prose_is_in_the_notes(decks, slug):
-    notes = "".join(node.text for node in soup(decks, slug).select(".notes"))
-    texts = [b.text for b in slides.blocks(SimpleNamespace(cells=cells(slug)))]
-    long = [t for t in texts if len(t) > 200 and not set(t) & set("*[`$<")]
-    assert len(long) > 5
-    spoken = [text for text in long if " ".join(text.split()) in flat(notes)]
-    assert len(spoken) > 0.6 * len(long)
+    notes = flat("".join(node.text for node in soup(decks, slug).select(".notes")))
+    part, spoken = "", 0
+    for block in slides.blocks(SimpleNamespace(cells=cells(slug))):
+        part = block.text if block.kind == "h2" else part
+        # Markdown that HTML shows otherwise is left out; so are parts without a story.
+        if block.kind != "text" or set(block.text) & set("*[`$<"):
+            continue
+        if part not in (*slides.SHAPES, *slides.UNSEEN):
+            assert flat(block.text) in notes
+            spoken += 1
+    assert spoken > 5
 
 
 def flat(text: str) -> str:
@@ -249,9 +261,7 @@ def test_nothing_is_cut_off(walks, slug):
 
 @pytest.mark.parametrize("slug", CHAPTERS)
 def test_the_last_row_can_read_it(walks, slug):
-    small = [
-        s for s in walks[slug].seen if s["smallest"] < 23.9 and s["kind"] != "widget"
-    ]
+    small = [s for s in walks[slug].seen if s["smallest"] < 23.9]
     assert small == []
 
 
@@ -290,14 +300,11 @@ def test_arrow_keys_walk_through_without_a_complaint(walks, slug):
     assert len(set(titles)) > 10
 
 
-def test_formulas_are_large(walks, decks):
-    sizes = [
-        slide["smallest"]
-        for found in walks.values()
-        for slide in found.seen
-        if slide["kind"] == "formula"
-    ]
-    assert len(sizes) > 100 and min(sizes) >= 23.9
+@pytest.mark.parametrize("slug", CHAPTERS)
+def test_formulas_are_large(walks, slug):
+    sizes = [size for slide in walks[slug].seen for size in slide["formulas"]]
+    assert len(sizes) > 10
+    assert min(sizes) >= 28 and sum(size >= 40 for size in sizes) > len(sizes) / 2
 
 
 # How it behaves
@@ -372,31 +379,23 @@ def test_colours_follow_the_reader(deck):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("slug", CHAPTERS)
-def test_slides_are_accessible(deck, slug, scheme):
-    page = deck(slug, color_scheme=scheme)
+def test_slides_are_accessible(deck, scheme):
+    """One slide of each kind, in the deck that has the most kinds."""
+    page = deck("energy_based_classifier", color_scheme=scheme)
     page.add_script_tag(path=TREE / "tests" / "vendor" / "axe.min.js")
-    wanted = {}
-    for index, kind in enumerate(
-        page.evaluate("Reveal.getSlides().map((slide) => slide.classList[0])")
-    ):
-        wanted.setdefault(kind, index)
+    kinds = page.evaluate("Reveal.getSlides().map((slide) => slide.classList[0])")
+    assert len(set(kinds)) >= 10
     found = []
-    for index in wanted.values():
-        page.evaluate("(i) => Reveal.slide(i)", index)
-        found += page.evaluate(
-            """() => axe.run(document.querySelector("section.present"), {
-              resultTypes: ["violations"], rules: {region: {enabled: false}},
-            }).then((found) => found.violations.flatMap((rule) => rule.nodes.map(
-              (node) => rule.id + ": " + node.html.slice(0, 120))))"""
-        )
+    for kind in dict.fromkeys(kinds):
+        page.evaluate("(i) => Reveal.slide(i)", kinds.index(kind))
+        found += page.evaluate(VIOLATIONS)
     assert found == []
     assert page.title() and page.locator("html").get_attribute("lang") == "en-GB"
 
 
-def test_a_strict_policy_lets_the_deck_run(decks, browser):
-    """Only MathJax and the widgets make style elements; no script is inline."""
-    text = (decks / f"{CHAPTERS[0]}.html").read_text("utf-8")
+@pytest.mark.parametrize("slug", ["index", *CHAPTERS])
+def test_no_script_or_style_is_inline(decks, slug):
+    text = (decks / f"{slug}.html").read_text("utf-8")
     assert not re.search(r"<script(?![^>]*src=)|<style|\sstyle=|\son\w+=", text)
 
 
