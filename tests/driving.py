@@ -19,6 +19,7 @@ FIND = """() => {
     /crosshair|pointer|grab|move/.test(getComputedStyle(node).cursor);
   const found = [...document.querySelectorAll(".iclrtut")].flatMap((figure) =>
     [...figure.querySelectorAll("input, button, select, textarea, audio, svg, canvas")]
+      .filter((node) => !node.closest("figcaption"))
       .filter((node) => !/^(svg|canvas)$/.test(node.localName)
         || (drawn(node) && !node.closest("label, button"))));
   found.forEach((node, i) => { node.dataset.driven = i; });

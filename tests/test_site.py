@@ -208,10 +208,10 @@ def test_links_lead_somewhere(built, name):
             if parts.scheme != "https" or "." not in parts.netloc or " " in url:
                 dead.append(address)
             continue
-        file = built / unquote(url)
+        file = built / unquote(parts.path)
         there = file.is_file()
         if there and anchor and file.suffix == ".html":
-            there = unquote(anchor) in ids(built, url.removesuffix(".html"))
+            there = unquote(anchor) in ids(built, parts.path.removesuffix(".html"))
         if not there:
             dead.append(address)
     assert dead == []

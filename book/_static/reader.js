@@ -250,7 +250,8 @@
 
   function keepPlace() {
     const article = document.querySelector(".bd-article");
-    const sections = article ? all("section section[id]", article) : [];
+    if (!article) return;
+    const sections = all("section section[id]", article);
     const long = () => article.offsetHeight > 3 * innerHeight;
     const place = kept((store) => store.getItem(`place:${page}`));
     const stopped = sections.indexOf(document.getElementById(place));
