@@ -30,7 +30,9 @@ def network(data: dict[str, Any], needs: Mapping[str, list[str]]) -> nx.DiGraph:
     below = {**data["know"], **needs}
     whole = nx.DiGraph((a, b) for b, all_ in below.items() for a in all_)
     whole.add_nodes_from(below)
-    graph = nx.transitive_reduction(whole)
+    graph = nx.DiGraph()  # in an order of its own: networkx keeps edges in sets
+    graph.add_nodes_from(below)
+    graph.add_edges_from(sorted(nx.transitive_reduction(whole).edges))
     nx.set_edge_attributes(graph, "needs", "kind")
     for chapter, things in data["helps"].items():
         for thing in things:
