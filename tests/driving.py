@@ -135,6 +135,9 @@ def touch(page: Any, node: Any, control: dict[str, Any]) -> None:
     (x0, y0), (x1, y1) = first, rest[-1]
     for share in (0.3, 0.6, 1):
         send("touchMove", [x0 + share * (x1 - x0), y0 + share * (y1 - y0)])
+    # A finger that rests before it lifts throws nothing; a page in flight takes no tap.
+    page.wait_for_timeout(100)
+    send("touchMove", [x1, y1])
     send("touchEnd")
     session.detach()
     return None
