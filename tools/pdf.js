@@ -31,9 +31,11 @@ async ({ page, pages, site }) => {
   };
   for (const link of all("a[href]")) {
     const said = link.textContent.trim().replace(/^(arXiv|doi):/, "");
-    if (said && link.href.endsWith(said)) link.classList.add("said");
-    if (!link.href.startsWith(site)) continue;
-    const [path, anchor] = link.href.slice(site.length).split("#");
+    // In a drawing, `href` is an object.
+    const { href } = new URL(link.getAttribute("href"), document.baseURI);
+    if (said && href.endsWith(said)) link.classList.add("said");
+    if (!href.startsWith(site)) continue;
+    const [path, anchor] = href.slice(site.length).split("#");
     const name = path.replace(/\.html$/, "");
     if (!pages.includes(name)) {
       link.replaceWith(...link.childNodes);
@@ -42,7 +44,7 @@ async ({ page, pages, site }) => {
     const to = label(name, anchor ? decodeURIComponent(anchor) : "");
     link.setAttribute("href", `#${to}`);
     link.removeAttribute("title");
-    if (name !== page && !link.closest("table, h1, h2, h3, .actions, .check")) {
+    if (name !== page && !link.closest("svg, table, h1, h2, h3, .actions, .check")) {
       link.after(pageNumber(to, "aside"));
     }
   }

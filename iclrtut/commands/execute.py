@@ -115,7 +115,7 @@ def execute(slug: str, profile: str, seed: int, target: Path) -> None:
                 kernel_name="python3",
                 cwd=target.parent,
                 progress_bar=bool(sys.stderr.isatty()),
-                extra_arguments=["--log-level=ERROR"],
+                extra_arguments=["--log-level=CRITICAL"],
             )
         except papermill.PapermillExecutionError as error:
             raise RunFailed(

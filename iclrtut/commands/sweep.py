@@ -198,6 +198,8 @@ def run(
                 said = f"{job}: the scheduler is gone: start it and run this again."
             except Exception as error:
                 said = f"{job}: {type(error).__name__}: {error}"
+            finally:
+                future.release()  # or it is made again when its worker dies
             bar.write(f"{job}: {'failed' if said else 'done'}")
             bar.update()
             failed += [said] if said else []
