@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,7 +53,8 @@ def flat(text: str) -> str:
 def handout(built, tmp_path_factory):
     """The handout, printed once: the file, its text by page, and its bookmarks."""
     folder = tmp_path_factory.mktemp("handout")
-    pdf = tool("pdf").handout(folder, built)
+    with ThreadPoolExecutor(1) as apart:  # another test's browser may be open here
+        pdf = apart.submit(tool("pdf").handout, folder, built).result()
     reader = PdfReader(pdf)
     at = {page.indirect_reference.idnum: i for i, page in enumerate(reader.pages)}
     return SimpleNamespace(

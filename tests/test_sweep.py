@@ -336,6 +336,7 @@ def test_a_worker_with_other_code_is_refused(monkeypatch, alone, tmp_path, other
     else:
         package.mkdir()
         (package / "__init__.py").touch()
+        (package / "commands.py").touch()
     worker = dask("worker", alone, "--no-nanny", path=[tmp_path])
     try:
         said = refused("--scheduler", alone)
@@ -432,6 +433,11 @@ def clean(book):
     STARTED.clear()
 
 
+def heed():
+    """Let Ctrl+C end what is about to start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(tree, *words, where=None):
     """`python -m iclrtut run` of a book's clone."""
     command = subprocess.Popen(
@@ -442,6 +448,8 @@ def start(tree, *words, where=None):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Where tests run in the background, Ctrl+C may be ignored from birth.
+        preexec_fn=None if os.name == "nt" else heed,
     )
     STARTED.append(command)
     return command

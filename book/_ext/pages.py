@@ -282,7 +282,7 @@ class Sweep(Page):
         )
         longest = max(row["seconds"] for row in rows.values())
         body = "".join(self.row(name, row, longest) for name, row in rows.items())
-        head = ("Workers", "Wall time", "Times as fast", "Share of the ideal", "")
+        head = ("Workers", "Wall time", "Times as fast", "Share of the ideal", "Drawn")
         return f"<p>{what}</p>{table('Wall time by workers', head, body)}"
 
     def row(self, name: str, row: dict[str, float], longest: float) -> str:
