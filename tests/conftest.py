@@ -23,6 +23,12 @@ POLICY = "default-src 'self' data:"
 REFUSALS = """window.refused = [];
 addEventListener("securitypolicyviolation", (event) => refused.push(
   `${event.effectiveDirective} of ${event.sourceFile}:${event.lineNumber}`));"""
+# Ends transitions. A sheet that a script makes is no inline style.
+STILL = """() => {
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync("* { transition: none !important }");
+  document.adoptedStyleSheets.push(sheet);
+}"""
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",

@@ -259,6 +259,13 @@ def test_imports_run_one_way():
             assert (file.parent.name, folder) != ("chapters", "experiments"), file.name
 
 
+def test_a_notebook_is_stale_when_any_module_of_its_chapter_changed():
+    for file in TREE.glob("book/chapters/*.md"):
+        modules = set(TREE.glob(f"iclrtut/*/{file.stem}*.py"))
+        assert len(modules) >= 2
+        assert modules | {file} <= set(script("notebooks").inputs(file.stem))
+
+
 # A chapter is begun
 
 

@@ -13,7 +13,7 @@ import glossary
 import pytest
 import yaml
 from bs4 import BeautifulSoup
-from conftest import TREE, open_tab, tool
+from conftest import STILL, TREE, open_tab, tool
 from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
@@ -22,10 +22,6 @@ PAGES = tool("site").contents()
 CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
 CHAPTER = "notebooks/provable_uncertainty"
 AXE = TREE / "tests" / "vendor" / "axe.min.js"
-# A sheet that a script makes is no inline style.
-STILL = """() => { const sheet = new CSSStyleSheet();
-  sheet.replaceSync("* { transition: none !important }");
-  document.adoptedStyleSheets.push(sheet); }"""
 VIOLATIONS = """() => axe.run(document, {
   rules: {region: {enabled: false}}, resultTypes: ["violations"],
 }).then((found) => found.violations.flatMap((rule) => rule.nodes.map(

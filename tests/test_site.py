@@ -10,7 +10,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
 from bs4 import BeautifulSoup
-from conftest import TREE, open_tab, tool
+from conftest import STILL, TREE, open_tab, tool
 
 PAGES = tool("site").contents()
 NOTEBOOKS = [page for page in PAGES if page.startswith("notebooks/")]
@@ -63,11 +63,6 @@ FIRST_PICTURE = """const look = () => {
   else requestAnimationFrame(look);
 };
 requestAnimationFrame(look);"""
-STILL = """() => {
-  const sheet = new CSSStyleSheet();
-  sheet.replaceSync("* { transition: none !important }");
-  document.adoptedStyleSheets.push(sheet);
-}"""
 
 
 def typeset(page: Any) -> None:

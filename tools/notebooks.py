@@ -22,18 +22,23 @@ def sources() -> list[str]:
 
 def digest(slug: str, profile: str) -> str:
     """A fingerprint of all that a chapter's outputs depend on."""
+    found = hashlib.sha256(profile.encode())
+    for file in inputs(slug):
+        found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+def inputs(slug: str) -> list[Path]:
+    """The files that a chapter's outputs depend on, all its modules among them."""
     package = TREE / "iclrtut"
     files = [
         f for end in ("*.py", "*.js", "*.css", "*.mplstyle") for f in package.glob(end)
     ]
-    files += package.glob(f"*/{slug}.*")
+    files += package.glob(f"*/{slug}*.*")
     # Prose and tables say what the records say.
     files += (TREE / "records" / slug).glob("*.json")
     files += [TREE / "book" / "chapters" / f"{slug}.md", TREE / "requirements.txt"]
-    found = hashlib.sha256(profile.encode())
-    for file in sorted(files):
-        found.update(file.read_bytes())
-    return found.hexdigest()
+    return sorted(files)
 
 
 def published(slug: str) -> Path:

@@ -58,9 +58,6 @@ BOX = re.compile(
 )
 ROW = re.compile(r"\*\*(\w+)\*\* (.*?)(?: \*The paper: (.*)\.\*)?")
 ELSEWHERE = re.compile(r"(?<!!)\[([^\]]*)\]\((?!http|#eq-|data:)[^)]*\)")
-UNREAD = re.compile(
-    r"\$\$.*?\$\$|\$.*?\$|\\\(.*?\\\)|\\\[.*?\\\]|<.*?>|\]\(.*?\)", re.S
-)
 INK = (
     "<style>:root{color:#23201c;--accent:#93281b}@media(prefers-color-scheme:dark)"
     "{:root{color:#e4dfd5;--accent:#f19a84}}</style>"
