@@ -57,7 +57,8 @@ def home(slug: str, old: str) -> Path:
     Raises:
         SystemExit: none has, or the text stands there more than once.
     """
-    files = [*TREE.glob(f"iclrtut/*/{slug}.py"), *TREE.glob(f"iclrtut/*/{slug}_*.py")]
+    # The method comes first; its folder sorts before that of the experiments.
+    files = sorted(TREE.glob(f"iclrtut/*/{slug}*.py"))
     counts = {file: file.read_text(encoding="utf-8").count(old) for file in files}
     file = next((file for file, times in counts.items() if times), files[0])
     if counts[file] != 1:
