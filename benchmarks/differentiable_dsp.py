@@ -27,7 +27,7 @@ import torch
 from _timing import in_turn
 from torch import Tensor
 
-from iclrtut.chapters.differentiable_dsp import Controls, stream, synthesise
+from iclrtut.chapters.differentiable_dsp.method import Controls, stream, synthesise
 
 FS, HOP, HARMONICS, BANDS, BLOCK, ROUNDS = 16_000, 64, 60, 65, 64, 5
 RATE = FS // HOP

@@ -14,7 +14,7 @@ import _timing
 import torch
 from torch import Tensor
 
-from iclrtut.chapters.energy_based_classifier import (
+from iclrtut.chapters.energy_based_classifier.method import (
     Net,
     digits_net,
     langevin,

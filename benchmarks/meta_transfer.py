@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from iclrtut.chapters.meta_transfer import (
+from iclrtut.chapters.meta_transfer.method import (
     World,
     both,
     change,

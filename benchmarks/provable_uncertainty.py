@@ -19,7 +19,7 @@ import torch
 from _timing import in_turn
 from torch import Tensor
 
-from iclrtut.chapters.provable_uncertainty import Mixture, log_bound
+from iclrtut.chapters.provable_uncertainty.method import Mixture, log_bound
 
 POINTS, COMPONENTS, PIXELS, ROUNDS = 10_000, 100, 3072, 5
 SOME, FEW = 500, 100  # points for the loop, and for one tensor

@@ -97,6 +97,7 @@ class Chapter:
         prerequisites: what to know before.
         settings: profile name -> settings of that profile.
         claims: the declared claims, in the order in which they are measured.
+        builds_on: slugs of the chapters whose modules this one may import.
     """
 
     slug: str
@@ -109,6 +110,7 @@ class Chapter:
     prerequisites: str
     settings: Mapping[str, Any] = field(repr=False)
     claims: tuple[Claim, ...] = field(repr=False)
+    builds_on: tuple[str, ...] = ()
 
     def claim(self, id: str) -> Claim:
         """The claim of that id.
@@ -122,7 +124,7 @@ class Chapter:
         known = ", ".join(claim.id for claim in self.claims)
         raise BadRequest(
             f"{self.slug} declares no claim {id!r}: use one of {known}, or declare it "
-            f"in iclrtut/chapters/{self.slug}.py before measuring it."
+            f"in iclrtut/chapters/{self.slug} before measuring it."
         )
 
 

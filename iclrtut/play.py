@@ -81,8 +81,8 @@ def frames(
 def widget(slug: str, payload: Mapping[str, Any], *, alt: str, caption: str) -> None:
     """Display a chapter's interactive figure: its script, run on the payload.
 
-    The script is `iclrtut/chapters/<slug>.js`; it finds the element to fill as `root`,
-    the payload as `payload` and the helpers of `iclrtut/play.js`.
+    The script is `iclrtut/chapters/<slug>/widget.js`; it finds the element to fill as
+    `root`, the payload as `payload` and the helpers of `iclrtut/play.js`.
 
     Args:
         slug: the chapter.
@@ -100,9 +100,11 @@ def widget(slug: str, payload: Mapping[str, Any], *, alt: str, caption: str) -> 
     except (TypeError, ValueError) as error:
         raise BadRequest(f"The payload cannot be written as JSON: {error}.") from error
     try:
-        script = _read(f"chapters/{slug}.js")
+        script = _read(f"chapters/{slug}/widget.js")
     except OSError as error:
-        raise BadRequest(f"There is no iclrtut/chapters/{slug}.js to run.") from error
+        raise BadRequest(
+            f"There is no iclrtut/chapters/{slug}/widget.js to run."
+        ) from error
     data = data.replace("<", "\\u003c")
     script = f"{_read('play.js')}\nconst payload = {data};\n{script}"
     body = f'<div class="play" role="group" aria-label="{html.escape(alt)}"></div>'

@@ -1,7 +1,7 @@
 """Deliberate faults in the chapters' modules: how many do the tests catch?
 
 Run as `make mutants`, or `python tests/mutants.py SLUG` for one chapter. Each fault of
-tests/chapters/faults/SLUG.py is applied alone, to a copy of the package, and the tests
+tests/chapters/SLUG/faults.py is applied alone, to a copy of the package, and the tests
 of that chapter's method run against the copy.
 """
 
@@ -32,12 +32,12 @@ class Fault(NamedTuple):
 
 def chapters() -> list[str]:
     """The chapters that have faults, by name."""
-    return sorted(file.stem for file in (CHAPTERS / "faults").glob("*.py"))
+    return sorted(file.parent.name for file in CHAPTERS.glob("*/faults.py"))
 
 
 def faults(slug: str) -> list[Fault]:
     """The faults of one chapter."""
-    file = CHAPTERS / "faults" / f"{slug}.py"
+    file = CHAPTERS / slug / "faults.py"
     spec = importlib.util.spec_from_file_location(f"faults_{slug}", file)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -47,18 +47,19 @@ def faults(slug: str) -> list[Fault]:
 
 def tests(slug: str) -> list[Path]:
     """The files that test the method of one chapter."""
-    names = (f"test_{slug}.py", f"test_{slug}_attacks.py")
-    return [CHAPTERS / name for name in names if (CHAPTERS / name).is_file()]
+    names = ("test_method.py", "test_attacks.py")
+    files = [CHAPTERS / slug / name for name in names]
+    return [file for file in files if file.is_file()]
 
 
 def home(slug: str, old: str) -> Path:
-    """The module of a chapter, its method or its experiments, that has this text once.
+    """The module of a chapter, its method first, that has this text once.
 
     Raises:
         SystemExit: none has, or the text stands there more than once.
     """
-    # The method comes first; its folder sorts before that of the experiments.
-    files = sorted(TREE.glob(f"iclrtut/*/{slug}*.py"))
+    method = TREE / "iclrtut" / "chapters" / slug / "method.py"
+    files = [method, *sorted(set(method.parent.glob("*.py")) - {method})]
     counts = {file: file.read_text(encoding="utf-8").count(old) for file in files}
     file = next((file for file, times in counts.items() if times), files[0])
     if counts[file] != 1:
@@ -102,7 +103,7 @@ def survives(slug: str, fault: Fault) -> bool:
 
 def share(slug: str) -> float:
     """Apply all faults of a chapter, two at a time; the share that was caught."""
-    file = TREE / "iclrtut" / "chapters" / f"{slug}.py"
+    file = TREE / "iclrtut" / "chapters" / slug / "method.py"
     text = file.read_text(encoding="utf-8")
     if not passes(slug, file, text):
         sys.exit(f"mutants: the tests of {slug} fail without any fault: mend them.")

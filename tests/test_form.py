@@ -147,8 +147,8 @@ def exercise_ids(files):
 
 def wrong_answers(slug):
     """Plausible wrong answers: exercise number -> texts."""
-    file = form.TREE / "tests" / "chapters" / "wrong_answers" / f"{slug}.py"
-    assert file.is_file(), f"write {file.name}: two wrong answers for each exercise"
+    file = form.TREE / "tests" / "chapters" / slug / "wrong_answers.py"
+    assert file.is_file(), f"write {file}: two wrong answers for each exercise"
     return runpy.run_path(str(file))["WRONG"]
 
 
@@ -199,14 +199,16 @@ def test_the_template_itself_says_what_is_not_filled_in():
 
 def test_the_filled_template_runs(monkeypatch, tmp_path):
     """Every cell in order in smoke, with the template's module; all claims measured."""
-    code = (
-        (TEMPLATE / "chapter.py").read_text(encoding="utf-8").replace("SLUG", "filled")
-    )
-    module = types.ModuleType("iclrtut.chapters.filled")
-    exec(compile(code, "chapter.py", "exec"), vars(module))
-    chapter = vars(module)["CHAPTER"]
-    monkeypatch.setitem(sys.modules, "iclrtut.chapters.filled", module)
-    monkeypatch.setattr("iclrtut.chapters.filled", module, raising=False)
+    base = "iclrtut.chapters.filled"
+    for name in ("__init__", "method", "experiments"):
+        code = (TEMPLATE / f"{name}.py").read_text("utf-8").replace("SLUG", "filled")
+        full = base if name == "__init__" else f"{base}.{name}"
+        module = types.ModuleType(full)
+        monkeypatch.setitem(sys.modules, full, module)
+        exec(compile(code, f"{name}.py", "exec"), vars(module))
+        if name != "__init__":
+            setattr(sys.modules[base], name, module)
+    chapter = sys.modules[base].CHAPTER
     monkeypatch.setattr(claims, "slugs", lambda: ["filled"])
     monkeypatch.setattr(claims, "chapter", lambda slug: chapter)
     monkeypatch.setenv("ICLRTUT_CHECKPOINTS", str(tmp_path))

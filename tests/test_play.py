@@ -156,7 +156,12 @@ def test_a_widget_asks_nothing_of_the_network(shown):
 @pytest.mark.parametrize(
     ("slug", "payload", "texts", "message"),
     [
-        ("no_such_chapter", {}, ("a", "c"), r"no iclrtut/chapters/no_such_chapter\.js"),
+        (
+            "no_such_chapter",
+            {},
+            ("a", "c"),
+            r"no iclrtut/chapters/no_such_chapter/widget\.js",
+        ),
         (SLUG, {"x": float("nan")}, ("a", "c"), "cannot be written as JSON"),
         (SLUG, {"x": torch.zeros(1)}, ("a", "c"), "cannot be written as JSON"),
         (SLUG, {}, ("", "c"), "alt is empty"),

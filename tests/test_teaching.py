@@ -104,7 +104,7 @@ def test_outcomes_name_exercises_that_exist(slug):
 
 @every_chapter
 def test_each_refused_answer_says_what_is_wrong_with_it(slug):
-    file = TREE / "tests" / "chapters" / "wrong_answers" / f"{slug}.py"
+    file = TREE / "tests" / "chapters" / slug / "wrong_answers.py"
     wrong = runpy.run_path(str(file))["WRONG"]
     said = teaching.refused(file)
     assert {n: len(texts) for n, texts in said.items()} == {
@@ -445,6 +445,6 @@ def test_refused_answers_are_shown(built):
     text = soup(built, "misconceptions").get_text(" ", strip=True)
     text = re.sub(r"\s+", " ", text).replace("\u2019", "'")
     for slug in CHAPTERS:
-        file = TREE / "tests" / "chapters" / "wrong_answers" / f"{slug}.py"
+        file = TREE / "tests" / "chapters" / slug / "wrong_answers.py"
         for faults in teaching.refused(file).values():
             assert all(fault in text for fault in faults)

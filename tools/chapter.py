@@ -7,11 +7,14 @@ from pathlib import Path
 TREE = Path(__file__).resolve().parents[1]
 PLACES = {
     "chapter.md": "book/chapters/SLUG.md",
-    "chapter.py": "iclrtut/chapters/SLUG.py",
     "card.svg": "book/_static/cards/SLUG.svg",
-    "wrong_answers.py": "tests/chapters/wrong_answers/SLUG.py",
-    "faults.py": "tests/chapters/faults/SLUG.py",
-    "tests.py": "tests/chapters/test_SLUG.py",
+    "__init__.py": "iclrtut/chapters/SLUG/__init__.py",
+    "method.py": "iclrtut/chapters/SLUG/method.py",
+    "experiments.py": "iclrtut/chapters/SLUG/experiments.py",
+    "tests_init.py": "tests/chapters/SLUG/__init__.py",
+    "test_method.py": "tests/chapters/SLUG/test_method.py",
+    "faults.py": "tests/chapters/SLUG/faults.py",
+    "wrong_answers.py": "tests/chapters/SLUG/wrong_answers.py",
 }
 
 
@@ -22,13 +25,10 @@ def begin(slug: str, tree: Path = TREE) -> list[Path]:
         The files that were made.
 
     Raises:
-        SystemExit: the name is no slug, begins like another chapter's, or is taken.
+        SystemExit: the name is no slug, or is taken.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)+", slug):
         sys.exit(f"chapter: {slug!r} is no name: use two or more small words, as_such.")
-    for other in (tree / "book" / "chapters").glob("*.md"):
-        if slug.startswith(other.stem) or other.stem.startswith(slug):
-            sys.exit(f"chapter: {slug!r} is too like {other.stem!r}: choose another.")
     files = {name: tree / to.replace("SLUG", slug) for name, to in PLACES.items()}
     for file in files.values():
         if file.exists():

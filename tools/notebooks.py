@@ -7,6 +7,7 @@ from typing import Any
 
 import nbformat
 
+from iclrtut import claims
 from iclrtut.commands import sweep
 from iclrtut.files import write_atomic
 
@@ -29,12 +30,13 @@ def digest(slug: str, profile: str) -> str:
 
 
 def inputs(slug: str) -> list[Path]:
-    """The files that a chapter's outputs depend on, all its modules among them."""
+    """The files that a chapter's outputs depend on, also in chapters it builds on."""
     package = TREE / "iclrtut"
     files = [
         f for end in ("*.py", "*.js", "*.css", "*.mplstyle") for f in package.glob(end)
     ]
-    files += package.glob(f"*/{slug}*.*")
+    for each in (slug, *claims.chapter(slug).builds_on):
+        files += (package / "chapters" / each).glob("*.*")
     # Prose and tables say what the records say.
     files += (TREE / "records" / slug).glob("*.json")
     files += [TREE / "book" / "chapters" / f"{slug}.md", TREE / "requirements.txt"]

@@ -18,8 +18,8 @@ JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 # --all: an incremental build with -W succeeds the second time, whatever is wrong.
 STRICT = ("--all", "-W", "-n", "--keep-going", "-q")
 SOURCES = ("_*.yml", "book/**/*", "notebooks/*.ipynb", "records/*/*.json")
-CODE = ("tools/site.py", "iclrtut/*.py", "iclrtut/chapters/*.py")
-CODE += ("tests/chapters/wrong_answers/*.py",)
+CODE = ("tools/site.py", "iclrtut/*.py", "iclrtut/chapters/*/__init__.py")
+CODE += ("tests/chapters/*/wrong_answers.py",)
 
 
 def contents(tree: Path = TREE) -> list[str]:

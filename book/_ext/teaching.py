@@ -294,11 +294,11 @@ class Refused(Written):
     def html(self) -> str:
         """A list of exercises."""
         (slug,) = self.arguments
-        folder = self.tree / "tests" / "chapters" / "wrong_answers"
+        file = self.tree / "tests" / "chapters" / slug / "wrong_answers.py"
         return "\n".join(
             f"- [Exercise {number}]({page(slug)}#exercise-{number}): "
             + " ".join(f"*{fault}*" for fault in faults)
-            for number, faults in refused(folder / f"{slug}.py").items()
+            for number, faults in refused(file).items()
         )
 
 

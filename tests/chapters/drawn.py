@@ -2,7 +2,7 @@
 
 import torch
 
-from iclrtut.chapters import provable_uncertainty as pu
+from iclrtut.chapters.provable_uncertainty import method as pu
 
 
 def rng(seed=0):

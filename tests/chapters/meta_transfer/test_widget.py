@@ -1,0 +1,672 @@
+"""Two learners in a browser: the page computes what the package does, and obeys."""
+
+from typing import Any
+
+import numpy as np
+import playing
+import pytest
+import torch
+from playing import HOOK, PICTURE, TEXTS, document, move
+from scipy import stats
+from torch import Tensor
+
+from iclrtut import play
+from iclrtut.chapters.meta_transfer import method, theory
+
+SLUG = "meta_transfer"
+page, made = playing.page, playing.made
+STATE = f"{HOOK}.state()"
+START = {
+    "site": "cause",
+    "N": 10,
+    "size": 1,
+    "rate": 0.3,
+    "examples": 40,
+    "sharpness": 1,
+    "seed": 1,
+}
+SLIDERS = {
+    "Categories N": ("N", 15),
+    "Size of change": ("size", 0.5),
+    "Learning rate": ("rate", 13),
+    "Examples": ("examples", 70),
+    "Sharpness": ("sharpness", 12),
+}
+EPISODES = 200
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
+
+
+def widget(made: list[str], payload: dict[str, Any] | None = None) -> str:
+    play.widget(SLUG, payload or {}, **TEXTS)
+    return made[-1]
+
+
+def opened(page: Any, made: list[str], payload: dict[str, Any] | None = None) -> None:
+    page.set_content(document(widget(made, payload)))
+
+
+def asked(page: Any, name: str, *args: Any) -> Any:
+    return page.evaluate(f"(args) => {HOOK}.{name}(...args)", list(args))
+
+
+# ---- The page computes what the package computes ----
+
+
+def drawn(site: str, N: int, rows: float, examples: int, seed: int, size: float = 1):
+    """Joints before and after, [N, N], and seven episodes of the second."""
+    generator = torch.Generator().manual_seed(seed)
+    before = method.draw(1, N, generator, rows)
+    after = method.change(before, site, generator, size, rows)
+    log_p, log_star = (world.log_joint()[0] for world in (before, after))
+    cells = np.random.default_rng(seed).choice(
+        N * N, (7, examples), p=log_star.exp().flatten() / log_star.exp().sum()
+    )
+    a, b = (torch.tensor(index) for index in np.divmod(cells, N))
+    return log_p, log_star, a, b
+
+
+def reference(log_p: Tensor, log_star: Tensor, a: Tensor, b: Tensor, rate: float):
+    """What `compute` gives, by the package; episodes are its runs."""
+    runs, steps = a.shape
+    many, star = (log.expand(runs, *log.shape) for log in (log_p, log_star))
+    kl, population = [], []
+    for start, goal, x, y in zip(
+        method.both(many), (star, star.mT), (a, b), (b, a), strict=True
+    ):
+        now, path = start, [method.kl(goal, start.log_joint()).mean()]
+        for t in range(steps):
+            now = method.adapt(now, x[:, t, None, None], y[:, t, None, None], rate)
+            path.append(method.kl(goal, now.log_joint()).mean())
+        kl.append(path)
+        population.append(method.population(start, goal, rate, steps)[:, 0])
+    parts = method.parts(log_p, log_star)
+    return {
+        "kl": kl,
+        "population": [path.tolist() for path in population],
+        "gaps": theory.gaps(many, star, a, b, rate, [steps])[0].tolist(),
+        "deltas": method.deltas(many, a[..., None], b[..., None], rate).tolist(),
+        "D": theory.distances(log_p, log_star),
+        "parts": [[parts.cause, parts.mechanism], [parts.effect, parts.inverse]],
+        "G": theory.first_step(log_p, log_star),
+    }
+
+
+CASES = [
+    # site, N, concentration of rows, examples, rate, size
+    *((site, 10, 1.0, 20, 0.1, 1.0) for site in method.SITES),
+    *((site, 6, 0.1, 40, 3.0, 0.4) for site in method.SITES),
+    ("cause", 2, 0.01, 100, 3.0, 1.0),
+    ("effect", 20, 10.0, 100, 0.01, 0.05),
+    ("mechanism", 20, 0.01, 30, 1.0, 1.0),
+    ("row", 3, 1.0, 1, 0.3, 1.0),
+]
+
+
+@pytest.mark.parametrize(("site", "N", "rows", "examples", "rate", "size"), CASES)
+def test_the_page_computes_what_the_package_computes(
+    site, N, rows, examples, rate, size, page, made
+):
+    opened(page, made)
+    log_p, log_star, a, b = drawn(site, N, rows, examples, 5, size)
+    tables = {"logP": log_p, "logStar": log_star, "a": a, "b": b}
+    fed = {name: table.tolist() for name, table in tables.items()}
+    got = asked(page, "compute", fed | {"rate": rate})
+    expected = reference(log_p, log_star, a, b, rate)
+    assert got.keys() == expected.keys()
+    for name, values in expected.items():
+        # 100 steps in float64, each with its rounding, at KLs of up to 1,000 nats.
+        close = pytest.approx(np.array(values, dtype=float), rel=1e-10, abs=1e-10)
+        assert np.array(got[name]) == close, name
+
+
+def test_one_example_tells_nothing(page, made):
+    opened(page, made, {"examples": 1})
+    result = page.evaluate(f"{HOOK}.result()")
+    assert result["deltas"] == [0] * EPISODES
+    assert result["gammas"] == [0] * (EPISODES + 1) and result["fixed"] is None
+    assert "none moves it" in page.locator(".note").inner_text()
+
+
+DELTAS = [
+    [1.0] * 9 + [-3.0],
+    [0.2, -0.1, 0.3],
+    [0.5, 1.0, 2.0],
+    [-0.5, -0.1],
+    [800.0, -800.0, 3.0],
+    [-1000.0] * 3 + [2.0],
+    np.random.default_rng(0).normal(0.3, 2, 200).tolist(),
+    np.random.default_rng(1).normal(-6.5, 9, 200).tolist(),
+]
+
+
+@pytest.mark.parametrize("deltas", DELTAS)
+def test_gamma_follows_and_ends_as_in_the_package(deltas, page, made):
+    opened(page, made)
+    values = torch.tensor(deltas, dtype=torch.float64)
+    path = method.follow(values).tolist()
+    assert asked(page, "follow", deltas) == pytest.approx(path, abs=1e-12)
+    fast = method.follow(values, 0.5).tolist()
+    assert asked(page, "follow", deltas, 0.5) == pytest.approx(fast, abs=1e-10)
+    fixed = asked(page, "fixedPoint", deltas)
+    assert fixed == pytest.approx(theory.fixed_point(values).item(), abs=1e-12)
+
+
+def test_the_fixed_point_is_that_of_the_condition(page, made):
+    opened(page, made)
+    # (12): e^1 - 1 nine times, e^-3 - 1 once; the root of a linear equation.
+    u, v = np.expm1(1), np.expm1(-3)
+    root = -(9 * u + v) / (10 * u * v)
+    assert asked(page, "fixedPoint", DELTAS[0]) == pytest.approx(root, abs=1e-12)
+    assert asked(page, "fixedPoint", [0.5, 2]) == 1
+    assert asked(page, "fixedPoint", [-0.5, -2]) == pytest.approx(0, abs=1e-15)
+    assert asked(page, "fixedPoint", [0, 0]) is None
+
+
+# ---- Its worlds are drawn from the laws it names ----
+
+DRAW = f"""([n, alpha, times]) => {{
+    const rng = {HOOK}.random(7);
+    return Array.from({{length: times}}, () => {HOOK}.logDirichlet(n, alpha, rng));
+}}"""
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.3, 1, 10])
+@pytest.mark.parametrize("n", [2, 20])
+def test_the_sampler_draws_a_dirichlet(n, alpha, page, made):
+    opened(page, made)
+    times = 30_000 // n
+    logs = np.array(page.evaluate(DRAW, [n, alpha, times]))
+    assert np.isfinite(logs).all()
+    assert np.abs(np.exp(logs).sum(1) - 1).max() < 1e-12
+    # E log p = digamma(alpha) - digamma(n alpha), variance by trigamma.
+    both = torch.tensor([alpha, n * alpha], dtype=torch.float64)
+    mean = float(-torch.digamma(both).diff())
+    variance = float(-torch.polygamma(1, both).diff())
+    error = (logs.mean(0) - mean) / (variance / times) ** 0.5
+    assert np.abs(error).max() < 4.5  # of 20 at most: 1 in 7,000
+    squares = (logs - mean) ** 2
+    error = (squares.mean(0) - variance) / (squares.std(0) / times**0.5)
+    assert np.abs(error).max() < 5.5  # skewed: its own error varies
+    p = np.exp(logs[:, :2])
+    product = alpha / (n * (n * alpha + 1))  # E p1 p2 = alpha^2 / (n alpha (n alpha+1))
+    joint = p.prod(1)
+    assert abs(joint.mean() - product) < 5 * joint.std() / times**0.5
+
+
+def world(page: Any, **changes: Any) -> tuple[Tensor, Tensor]:
+    found = asked(page, "world", START | changes)
+    return tuple(
+        torch.tensor(found[name], dtype=torch.float64) for name in ("logP", "logStar")
+    )
+
+
+def logits(learner: method.Learner) -> tuple[Tensor, Tensor]:
+    return tuple(table - table.mean(-1, keepdim=True) for table in learner)
+
+
+@pytest.mark.parametrize("site", ["cause", "effect", "mechanism"])
+def test_only_the_named_thing_changes_and_as_far_as_asked(site, page, made):
+    opened(page, made)
+    before, after = world(page, site=site, sharpness=0.2)
+    _, half = world(page, site=site, sharpness=0.2, size=0.5)
+    for joint in (before, after, half):
+        assert joint.exp().sum() == pytest.approx(1, abs=1e-12)
+    old, new, mid = (logits(method.learn(joint)) for joint in (before, after, half))
+    moved = [not torch.allclose(x, y) for x, y in zip(old, new, strict=True)]
+    assert moved == ([True, False] if site == "cause" else [False, True])
+    for x, y, z in zip(old, new, mid, strict=True):
+        assert torch.allclose((x + y) / 2, z, atol=1e-9)
+    alike = [torch.allclose(joint[1][0], joint[1][1]) for joint in (old, new)]
+    assert alike == [False, site == "effect"]
+
+
+def test_distances_of_its_worlds_have_the_means_of_the_derivation(page, made):
+    opened(page, made)
+    N, third = 10, np.pi**2 / 3  # (9): flat Dirichlets, old and new apart
+    for site, expected in (
+        ("cause", (N - 1) * third),
+        ("effect", N * (N - 1) * third),
+        ("mechanism", N * (N - 1) * third),
+    ):
+        worlds = page.evaluate(
+            f"([start, site]) => Array.from({{length: 300}}, (_, i) =>"
+            f" {HOOK}.world({{...start, site, seed: i}}))",
+            [START, site],
+        )
+        log_p, log_star = (
+            torch.tensor([w[name] for w in worlds], dtype=torch.float64)
+            for name in ("logP", "logStar")
+        )
+        D, _ = theory.distances(log_p, log_star)
+        assert abs(D.mean() - expected) < 4 * D.std() / 300**0.5
+
+
+@pytest.mark.parametrize("sharpness", [1, 0.05])
+def test_examples_come_from_the_changed_joint(sharpness, page, made):
+    opened(page, made)
+    _, after = world(page, N=5, sharpness=sharpness)
+    drawn = asked(page, "sample", after.tolist(), 100, 3)
+    a, b = np.array(drawn["a"]), np.array(drawn["b"])
+    assert a.shape == b.shape == (EPISODES, 100)
+    expected = 20_000 * after.exp().numpy().ravel()
+    counts = np.bincount(5 * a.ravel() + b.ravel(), minlength=25)
+    seen = expected > 5
+    assert counts[expected < 1e-6].sum() == 0
+    chi2 = ((counts - expected) ** 2 / expected)[seen].sum()
+    assert stats.chi2.sf(chi2, seen.sum() - 1) > 1e-3
+    assert len({tuple(episode) for episode in a.tolist()}) == EPISODES
+    short = asked(page, "sample", after.tolist(), 30, 3)
+    assert np.array_equal(short["a"], a[:, :30])
+    assert np.array_equal(short["b"], b[:, :30])
+    assert asked(page, "sample", after.tolist(), 30, 4) != short
+
+
+# ---- What is seen is what was computed ----
+
+
+def recomputed(page: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """The page's world and examples, adapted to by the package."""
+    log_p, log_star = world(page, **state)
+    drawn = asked(
+        page, "sample", log_star.tolist(), state["examples"], state["seed"] + 2**31
+    )
+    a, b = torch.tensor(drawn["a"]), torch.tensor(drawn["b"])
+    found = reference(log_p, log_star, a, b, state["rate"])
+    deltas = torch.tensor(found["deltas"])
+    gaps = np.array(found["gaps"])
+    return found | {
+        "gap": gaps.mean(),
+        "error": gaps.std() / len(gaps) ** 0.5,
+        "gammas": method.follow(deltas),
+        "fixed": theory.fixed_point(deltas).item(),
+    }
+
+
+def name(sign: float) -> str:
+    return "A→B" if sign > 0 else "B→A"
+
+
+# Both leaders, both sides of each predictor, right and wrong.
+SHOWN = [
+    {"site": site, "sharpness": sharpness}
+    for site in ("cause", "effect", "mechanism")
+    for sharpness in (1, 0.01)
+] + [{"site": "effect", "sharpness": 0.01, "rate": 3, "examples": 100}]
+
+
+@pytest.mark.parametrize("payload", SHOWN)
+def test_the_words_are_those_of_the_package(payload, page, made):
+    opened(page, made, payload)
+    found = recomputed(page, START | payload)
+    gap, ends = found["gap"], [path[-1] for path in found["kl"]]
+    assert abs(gap) > 2 * found["error"]
+    page.wait_for_function("document.querySelector('.unseen').textContent")
+    said = page.locator("[role=status]").inner_text()
+    assert said == page.locator(".note").inner_text()
+    sigma = found["gammas"][-1].sigmoid().item()
+    way = "true" if gap > 0 else "wrong"
+    assert f"{name(gap)}, the {way} direction, leads by {abs(gap):.3g} nats" in said
+    assert f"after {payload.get('examples', 40)} examples" in said
+    assert f"the {payload['site']} changes" in said
+    assert f"stands at {sigma:.2f} after 200 episodes" in said
+    assert f"which pull it to {found['fixed']:.2f}" in said
+    assert said.endswith("The truth is always A→B.")
+    assert page.locator(".note.warning").count() == (gap < 0)
+
+    (klA, _), (klB, _) = found["parts"]
+    D, G = found["D"], found["G"]
+    pairs = [(ends[1], ends[0]), (D[1], D[0]), (klA, klB), (G[0], G[1])]
+    lanes = page.locator(".lane").all()
+    assert len(lanes) == 4
+    for i, (lane, (plus, less)) in enumerate(zip(lanes, pairs, strict=True)):
+        share = float((plus - less) / (plus + less))
+        right = "✓ right" if share * gap > 0 else "✗ wrong"
+        verdict = f"{name(share)} {right if i else 'leads'}"
+        assert lane.locator(".number").inner_text() == verdict
+        numbers = lane.locator(".help").inner_text().replace(",", "")
+        digits = 4 if i == 1 else 3  # distances are often close
+        for value in (plus, less):
+            short = float(f"{value:.{digits}g}")
+            assert f" {short:.15g}" in numbers or short < 1e-4
+        bar, track = (lane.locator(part).bounding_box() for part in (".bar", ".track"))
+        middle = track["x"] + track["width"] / 2
+        if share > 0:
+            assert bar["x"] == pytest.approx(middle, abs=2)
+        else:
+            assert bar["x"] + bar["width"] == pytest.approx(middle, abs=2)
+        length = 2 * bar["width"] / track["width"]
+        assert length == pytest.approx(abs(share), abs=0.02)
+        back = lane.locator(".bar.back").count()
+        assert back == (share < 0)
+
+
+def test_the_cases_hold_both_verdicts(page, made):
+    words = set()
+    for payload in SHOWN:
+        opened(page, made, payload)
+        words |= set(page.locator(".lane .number").all_inner_texts())
+    ways = {
+        f"{way} {right}" for way in ("A→B", "B→A") for right in ("✓ right", "✗ wrong")
+    }
+    assert ways | {"A→B leads", "B→A leads"} <= words
+
+
+def test_a_gap_within_its_error_is_too_close_to_call(page, made):
+    close = {"size": 0.05, "rate": 3, "examples": 20}
+    for seed in range(1, 40):
+        opened(page, made, close | {"seed": seed})
+        result = page.evaluate(f"{HOOK}.result()")
+        if abs(np.mean(result["gaps"])) < 2 * stats.sem(result["gaps"], ddof=0):
+            break
+    texts = page.locator(".lane .number").all_inner_texts()
+    assert texts[0] == "too close to call"
+    assert all(text.endswith("· undecided") for text in texts[1:])
+    assert "Neither learner leads clearly" in page.locator(".note").inner_text()
+    assert page.locator(".note.warning").count() == 0
+
+
+def path(page: Any, selector: str) -> np.ndarray:
+    d = page.locator(selector).get_attribute("d")
+    return np.array([pair.split(",") for pair in d[1:].split("L")], dtype=float)
+
+
+CURVES = ["--model", "--baseline"]
+
+
+@pytest.mark.parametrize("size", [1, 0.05])
+def test_the_curves_are_drawn_where_they_are(size, page, made):
+    opened(page, made, {"size": size, "rate": 0.01})
+    result = page.evaluate(f"{HOOK}.result()")
+    charts = page.locator("svg.plot")
+    assert charts.count() == 2
+    unit = "nats / 1,000" if max(result["kl"][0]) < 0.02 else "nats"
+    assert charts.first.locator("text").first.text_content() == f"KL(P*‖P), {unit}"
+    lines = charts.first.locator("path[fill=none]:not([stroke=currentColor])")
+    values = result["population"] + result["kl"]
+    assert lines.count() == 4
+    top = 1.02 * max(map(max, values))
+    for i, (line, kl) in enumerate(zip(lines.all(), values, strict=True)):
+        colour = ["--exact", "--exact", *CURVES][i]
+        assert line.get_attribute("stroke") == f"var({colour})"
+        d = line.get_attribute("d")[1:].split("L")
+        drawn = np.array([pair.split(",") for pair in d], dtype=float)
+        x = 34 + np.arange(41) / 40 * (332 - 34)
+        y = 176 - np.array(kl) / top * (176 - 26)
+        assert np.abs(drawn - np.stack([x, y], 1)).max() < 0.06
+    dashes = {line.get_attribute("stroke-dasharray") for line in lines.all()}
+    assert len(dashes) == 4  # told apart without colour
+    label = charts.first.get_attribute("aria-label")
+    assert "after 40" in label and "A→B" in label and "B→A" in label
+
+
+@pytest.mark.parametrize(("site", "wrong"), [("cause", False), ("effect", True)])
+def test_gamma_is_drawn_to_its_end_and_its_fixed_point(site, wrong, page, made):
+    opened(page, made, {"site": site})
+    result = page.evaluate(f"{HOOK}.result()")
+    sigma = 1 / (1 + np.exp(-np.array(result["gammas"])))
+    y = 176 - sigma * (176 - 26)
+    drawn = path(page, ".gamma")
+    assert drawn[:, 1] == pytest.approx(y, abs=0.06)
+    assert drawn[:, 0] == pytest.approx(np.linspace(34, 332, EPISODES + 1), abs=0.06)
+    level = float(page.locator(".fixed").get_attribute("d").split(",")[1].split("H")[0])
+    assert level == pytest.approx(176 - result["fixed"] * 150, abs=0.01)
+    chart = page.locator("svg.plot").nth(1)
+    assert (sigma[-1] < 0.5) == wrong
+    assert chart.locator("[stroke='var(--failure)']").count() == wrong
+    assert chart.locator("circle").count() == (not wrong)
+    texts = chart.locator("text").all_text_contents()
+    assert texts[-1] == f"{sigma[-1]:.2f}" + (", wrong" if wrong else "")
+    assert f"p* = {result['fixed']:.3f}" in texts
+
+
+# ---- The controls obey ----
+
+
+@pytest.mark.parametrize("label", SLIDERS)
+def test_each_slider_changes_the_picture_and_back(label, page, made):
+    opened(page, made)
+    field, value = SLIDERS[label]
+    slider = page.get_by_role("slider", name=label)
+    before, start = page.evaluate(PICTURE), slider.input_value()
+    said = slider.get_attribute("aria-valuetext")
+    move(page, label, value)
+    state = page.evaluate(STATE)
+    assert {name for name in START if state[name] != START[name]} == {field}
+    assert float(slider.get_attribute("aria-valuetext")) == state[field]
+    assert page.evaluate(PICTURE) != before
+    move(page, label, start)
+    assert page.evaluate(PICTURE) == before
+    assert slider.get_attribute("aria-valuetext") == said
+    assert page.evaluate(STATE) == START
+
+
+def test_sliders_reach_what_they_say(page, made):
+    opened(page, made)
+    ends = {
+        "Categories N": (2, 20),
+        "Size of change": (0.05, 1),
+        "Learning rate": (0.01, 3),
+        "Examples": (1, 100),
+        "Sharpness": (10, 0.01),  # to the right the rows are sharper
+    }
+    for label, expected in ends.items():
+        slider = page.get_by_role("slider", name=label)
+        for side, value in zip(("min", "max"), expected, strict=True):
+            move(page, label, float(slider.get_attribute(side)))
+            assert page.evaluate(STATE)[SLIDERS[label][0]] == value
+    for label in ("Learning rate", "Sharpness"):
+        slider = page.get_by_role("slider", name=label)
+        steps = []
+        for i in range(int(slider.get_attribute("max")) + 1):
+            move(page, label, i)
+            steps.append(np.log(page.evaluate(STATE)[SLIDERS[label][0]]))
+        steps = np.abs(np.diff(steps))
+        assert steps.min() > np.log(1.3) and steps.max() < np.log(1.7)  # a log scale
+
+
+def test_switch_and_button_change_the_picture(page, made):
+    opened(page, made)
+    seen = [page.evaluate(PICTURE)]
+    for site in ("effect", "mechanism"):
+        page.get_by_role("radio", name=site).check()
+        assert page.evaluate(STATE) == START | {"site": site}
+        seen.append(page.evaluate(PICTURE))
+    page.get_by_role("radio", name="cause").check()
+    assert page.evaluate(f"{HOOK}.result()")["fixed"] is not None
+    page.get_by_role("button", name="New world").click()
+    assert page.evaluate(STATE) == START | {"seed": 2}
+    assert "World 2: the cause changes" in page.locator(".note").inner_text()
+    seen.append(page.evaluate(PICTURE))
+    assert len(set(seen)) == 4
+
+
+def test_a_payload_says_where_to_begin(page, made):
+    begin = {
+        "site": "mechanism",
+        "N": 4,
+        "size": 0.35,
+        "rate": 1.5,
+        "examples": 7,
+        "sharpness": 0.03,
+        "seed": 9,
+    }
+    opened(page, made, begin)
+    assert page.evaluate(STATE) == begin
+    for label, (field, _) in SLIDERS.items():
+        said = page.get_by_role("slider", name=label).get_attribute("aria-valuetext")
+        assert float(said) == begin[field]
+    assert page.get_by_role("radio", name="mechanism").is_checked()
+
+
+def test_all_is_reached_by_keys(page, made):
+    opened(page, made)
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(STATE)["site"] == "effect"
+    for key, field, value in (
+        ("ArrowRight", "N", 11),
+        ("ArrowLeft", "size", 0.95),
+        ("ArrowRight", "rate", 0.5),
+        ("End", "examples", 100),
+        ("ArrowRight", "sharpness", 0.7),
+    ):
+        page.keyboard.press("Tab")
+        page.keyboard.press(key)
+        assert page.evaluate(STATE)[field] == value
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.evaluate(STATE)["seed"] == 2
+
+
+def test_a_finger_switches_slides_and_presses(page, made):
+    opened(page, made)
+    page.locator(".switch label").nth(2).tap()
+    assert page.evaluate(STATE)["site"] == "mechanism"
+    slider = page.get_by_role("slider", name="Examples")
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    page.touchscreen.tap(box["x"] + 0.75 * box["width"], box["y"] + box["height"] / 2)
+    page.wait_for_function(f"{STATE}.examples > 60")
+    page.get_by_role("button", name="New world").tap()
+    assert page.evaluate(STATE)["seed"] == 2
+
+
+def test_extremes_give_numbers(page, made):
+    opened(page, made)
+    broken = page.evaluate(
+        f"""([sites]) => {{
+            const range = (name) => [...document.querySelectorAll('.control')]
+                .find((e) => e.textContent.includes(name)).querySelector('input');
+            const to = (input, side) => {{
+                input.value = input[side];
+                input.dispatchEvent(new Event('input'));
+            }};
+            const labels = ['Categories', 'Size', 'Learning', 'Examples', 'Sharpness'];
+            const broken = [];
+            for (const site of sites) {{
+                document.querySelector(`[value=${{site}}]`).click();
+                for (let i = 0; i < 32; i++) {{
+                    labels.forEach((label, k) =>
+                        to(range(label), i >> k & 1 ? 'max' : 'min'));
+                    const text = document.querySelector('.play').innerHTML;
+                    const all = JSON.stringify({HOOK}.result(), (_, v) =>
+                        typeof v === 'number' && !Number.isFinite(v) ? 'NaN' : v);
+                    const width = document.documentElement.scrollWidth;
+                    if (/NaN|Infinity|undefined|∞/.test(text + all) || width > 390)
+                        broken.push([site, i, width]);
+                }}
+            }}
+            return broken;
+        }}""",
+        [["cause", "effect", "mechanism"]],
+    )
+    assert broken == []
+
+
+def test_a_move_is_quick_enough_to_feel_live(page, made):
+    opened(page, made, {"N": 20, "examples": 100})
+    took = page.evaluate(
+        """() => {
+            const rate = document.querySelectorAll('input[type=range]')[2];
+            return Array.from({ length: 20 }, (_, i) => {
+                const start = performance.now();
+                rate.value = i % 12;
+                rate.dispatchEvent(new Event('input'));
+                document.body.getBoundingClientRect();
+                return performance.now() - start;
+            });
+        }"""
+    )
+    print(f"median {np.median(took):.0f} ms, longest {max(took):.0f} ms")
+    assert np.median(took) < 300  # 30 ms on a free core
+
+
+# ---- On any page, for any reader ----
+
+
+@pytest.mark.parametrize("width", [340, 390, 1280])
+@pytest.mark.parametrize("site", ["cause", "effect"])
+def test_nothing_overflows_and_everything_can_be_touched(site, width, page, made):
+    page.set_viewport_size({"width": width, "height": 800})
+    opened(page, made, {"site": site})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    sizes = page.locator("button, input[type=range], .switch label").evaluate_all(
+        "all => all.map(e => [e.offsetWidth, e.offsetHeight])"
+    )
+    assert len(sizes) == 9 and min(map(min, sizes)) >= 40
+    tops = page.locator("svg.plot").evaluate_all(
+        "all => all.map(e => e.getBoundingClientRect().top)"
+    )
+    assert (abs(tops[0] - tops[1]) < 2) == (width == 1280)
+    heights = page.locator("svg text").evaluate_all(
+        "all => all.map(e => parseFloat(getComputedStyle(e).fontSize)"
+        " * e.ownerSVGElement.clientWidth / e.ownerSVGElement.viewBox.baseVal.width)"
+    )
+    assert len(heights) > 15 and min(heights) >= 11
+    overlaps = page.evaluate(
+        """() => [...document.querySelectorAll('svg.plot')].flatMap((svg) => {
+            const boxes = [...svg.querySelectorAll('text')]
+                .map((e) => [e.textContent, e.getBoundingClientRect()]);
+            return boxes.flatMap(([s, p], i) => boxes.slice(i + 1)
+                .filter(([, q]) => p.left < q.right && q.left < p.right
+                    && p.top + 2 < q.bottom && q.top + 2 < p.bottom)
+                .map(([t]) => [s, t]));
+        })"""
+    )
+    assert overlaps == []
+
+
+def test_the_sliders_stay_under_the_finger(page, made):
+    opened(page, made)
+    tops = set()
+    for site in ("cause", "effect", "mechanism"):
+        page.get_by_role("radio", name=site).check()
+        for label in SLIDERS:
+            slider = page.get_by_role("slider", name=label)
+            start = slider.input_value()
+            for side in ("min", "max"):
+                move(page, label, float(slider.get_attribute(side)))
+                tops.add(slider.evaluate("e => e.getBoundingClientRect().top"))
+            move(page, label, start)
+    assert len(tops) == 3  # rows of sliders
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("site", ["cause", "effect", "mechanism"])
+def test_axe_finds_nothing(site, theme, page, made):
+    page.set_content(document(widget(made, {"site": site}), theme))
+    assert playing.refused(page) == []
+
+
+def test_it_works_under_a_strict_policy(page, made):
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    page.set_content(document(widget(made)).replace("<title>", f"{meta}<title>"))
+    before = page.evaluate(PICTURE)
+    page.get_by_role("button", name="New world").click()
+    assert page.evaluate(PICTURE) != before
+
+
+def test_twins_on_a_page_live_apart(page, made):
+    html = widget(made)
+    page.set_content(document(html + html))
+    page.get_by_role("radio", name="effect").nth(1).check()
+    page.get_by_role("slider", name="Examples").nth(1).evaluate(playing.MOVE, 5)
+    states = page.locator(".play").evaluate_all(
+        "all => all.map(e => e.iclrtut.state())"
+    )
+    assert states == [START, START | {"site": "effect", "examples": 5}]
+    assert page.get_by_role("radio", name="cause").first.is_checked()
+
+
+def test_paper_keeps_the_pictures_and_the_settings(page, made):
+    opened(page, made)
+    page.emulate_media(media="print")
+    assert not page.locator("input[type=range]").first.is_visible()
+    assert not page.get_by_role("button").first.is_visible()
+    assert page.get_by_text("Learning rate").is_visible()
+    assert page.get_by_text("0.3", exact=True).is_visible()
+    assert page.locator("svg.plot").nth(1).is_visible()
+
+
+def test_the_figure_stays_light(made):
+    assert len(widget(made).encode()) < 60_000
