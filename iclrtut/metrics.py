@@ -1,5 +1,6 @@
 """Numbers that judge classifiers and generators; arrays or tensors, float64 within."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,145 @@ def auroc(inside: Array, outside: Array) -> float:
     return float(roc_auc_score(truth, np.concatenate([high, low])))
 
 
+def nll(logits: Array, labels: Array) -> float:
+    """Mean negative log-likelihood of the labels, in nats.
+
+    Args:
+        logits: [n, classes], in nats.
+        labels: whole numbers [n].
+
+    Raises:
+        BadRequest: wrong shapes, no inputs, or numbers that are not finite.
+    """
+    from scipy.special import log_softmax
+
+    scores, answers = labelled(logits, labels)
+    return float(-log_softmax(scores, axis=1)[np.arange(len(answers)), answers].mean())
+
+
+def fit_temperature(logits: Array, labels: Array) -> float:
+    """The temperature T in [0.01, 100] whose logits / T have the least `nll`.
+
+    One number fitted on validation inputs; Guo et al. (2017), section 4.2.
+
+    Args:
+        logits: [n, classes], in nats.
+        labels: whole numbers [n].
+
+    Raises:
+        BadRequest: wrong shapes, no inputs, or numbers that are not finite.
+    """
+    from scipy.optimize import minimize_scalar
+
+    scores, answers = labelled(logits, labels)
+    found = minimize_scalar(
+        lambda log_t: nll(scores / math.exp(log_t), answers),
+        bounds=(math.log(0.01), math.log(100)),
+        method="bounded",
+        options={"xatol": 1e-8},
+    )
+    return math.exp(found.x)
+
+
+def ece(probabilities: Array, labels: Array, bins: int = 15) -> float:
+    """Expected calibration error of the most likely class, in [0, 1].
+
+    Mean over `bins` equal bins of confidence (lower edge out, upper edge in) of
+    |share right - mean confidence|, weighted by the inputs in a bin; Guo et al. (2017),
+    equation (3).
+
+    Args:
+        probabilities: [n, classes], rows that sum to 1.
+        labels: whole numbers [n].
+        bins: how many.
+
+    Raises:
+        BadRequest: wrong shapes, no inputs, or no probabilities.
+    """
+    rows, answers = labelled(probabilities, labels)
+    if rows.min() < 0 or np.abs(rows.sum(1) - 1).max() > 1e-3:
+        raise BadRequest(
+            f"rows from {rows.min():.3g} to {rows.max():.3g} that sum to "
+            f"{rows.sum(1).min():.3g} or more are no probabilities: take a softmax."
+        )
+    confidence = rows.max(1)
+    gap = (rows.argmax(1) == answers) - confidence
+    sums = np.bincount(_bin(confidence, bins), gap, minlength=bins)
+    return float(np.abs(sums).sum() / len(gap))
+
+
+def ece_floor(confidence: Array, bins: int = 15) -> float:
+    """The `ece` to expect of a calibrated forecaster, from finite numbers alone.
+
+    E = (1/n) sum_b sqrt(2 n_b v_b / pi), with v_b the mean of c (1 - c) over the n_b
+    confidences c in bin b: the mean size of a normal sum of that variance.
+
+    Args:
+        confidence: [n], in [0, 1].
+        bins: how many, as in `ece`.
+
+    Raises:
+        BadRequest: wrong shape, no numbers, or numbers outside [0, 1].
+    """
+    c = finite("confidence", confidence, 1)
+    if c.min() < 0 or c.max() > 1:
+        raise BadRequest(
+            f"confidence from {c.min():.3g} to {c.max():.3g} leaves [0, 1]: take the "
+            "largest probability of each row."
+        )
+    variances = np.bincount(_bin(c, bins), c * (1 - c), minlength=bins)
+    return float(np.sqrt(2 * variances / math.pi).sum() / len(c))
+
+
+def frechet_distance(a: Array, b: Array) -> float:
+    """Squared Frechet distance of two sets of features, each taken as a normal.
+
+    |mean_a - mean_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)); Dowson and Landau (1982);
+    Heusel et al. (2017) use it on network features. With S = R^T R from QR of the
+    centred features, tr (S_a S_b)^(1/2) is the sum of the singular values of R_a R_b^T:
+    no root of a matrix that may be singular is taken.
+
+    Args:
+        a: features [n, d], n at least 2.
+        b: features [m, d], m at least 2. Compare distances at equal n and m only.
+
+    Raises:
+        BadRequest: wrong shapes, fewer than two rows, or numbers that are not finite.
+    """
+    from scipy.linalg import qr, svdvals
+
+    x, y = finite("a", a, 2), finite("b", b, 2)
+    if x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
+        raise BadRequest(
+            f"features of shapes {x.shape} and {y.shape} do not compare: give both the "
+            "same width and two rows or more."
+        )
+    root_x, root_y = (
+        qr((z - z.mean(0)) / math.sqrt(len(z) - 1), mode="r")[0] for z in (x, y)
+    )
+    shift = ((x.mean(0) - y.mean(0)) ** 2).sum()
+    spread = (root_x**2).sum() + (root_y**2).sum()
+    shared = svdvals(root_x @ root_y.T).sum()
+    return float(max(shift + spread - 2 * shared, 0.0))
+
+
+def share(hits: Array) -> dict[str, float]:
+    """The numbers of a claim on a share of trials, ready for `run.claim`.
+
+    Args:
+        hits: any shape, 1 where a trial succeeded, 0 where not, 1/2 for a tie.
+
+    Returns:
+        "value" (the share), "successes" (an odd half is dropped) and "trials".
+
+    Raises:
+        BadRequest: there is no trial, or a number is not finite.
+    """
+    flat = finite("hits", hits.reshape(-1) if hasattr(hits, "reshape") else hits, 1)
+    successes, trials = float(math.floor(flat.sum())), float(flat.size)
+    return {"value": successes / trials, "successes": successes, "trials": trials}
+
+
 def finite(what: str, values: Array, dimensions: int) -> Any:
     """An array of float64, from a tensor on any device or an array."""
     if hasattr(values, "detach"):
@@ -77,3 +217,10 @@ def labelled(scores: Array, labels: Array) -> tuple[Any, Any]:
             f"from 0 to {rows.shape[1] - 1}."
         )
     return rows, whole
+
+
+def _bin(confidence: Any, bins: int) -> Any:
+    if bins < 1:
+        raise BadRequest(f"{bins} bins hold nothing: use 15.")
+    edges = np.linspace(0, 1, bins + 1)[1:-1]
+    return np.digitize(confidence, edges, right=True)

@@ -247,6 +247,37 @@ def imported(file):
     return {name for name in found if name.startswith("iclrtut.")}
 
 
+# Shared functions that fewer than two chapters use, and why they are shared.
+SHARED = {
+    "fit_probe": "for chapters on features that are to come",
+    "load_recording": "for a second chapter on sound that is to come",
+}
+# Modules that serve every chapter alike, through `run`, the notebooks or the site.
+HOUSE = {"checkpoint", "claims", "errors", "files", "ledger", "records", "run"}
+
+
+def test_what_is_shared_is_used_by_two_chapters():
+    """Each public function of the shared modules, but for those named above."""
+    texts = [
+        "\n".join(f.read_text(encoding="utf-8") for f in folder.glob("*.py"))
+        + text(f"book/chapters/{folder.name}.md")
+        for folder in chapter_folders()
+    ]
+    shared = "\n".join(text(f"iclrtut/{f.name}") for f in TREE.glob("iclrtut/*.py"))
+    lonely = set()
+    for file in TREE.glob("iclrtut/*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        if file.stem in HOUSE or file.stem.startswith("__"):
+            continue
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                word = re.compile(rf"\b{node.name}\b")
+                here = len(word.findall(shared)) > 1
+                if not here and sum(bool(word.search(each)) for each in texts) < 2:
+                    lonely.add(node.name)
+    assert lonely == set(SHARED)
+
+
 def test_imports_run_one_way():
     """A chapter imports itself and what it builds on; shared modules no chapter."""
     for file in TREE.glob("iclrtut/*.py"):

@@ -17,10 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iclrtut import data as sets
-from iclrtut import metrics as shared
-from iclrtut import play
+from iclrtut import metrics, play
 from iclrtut.chapters.energy_based_classifier import Settings
-from iclrtut.chapters.energy_based_classifier import calibration as metrics
 from iclrtut.chapters.energy_based_classifier.attacks import attack_refined
 from iclrtut.chapters.energy_based_classifier.method import (
     Net,
@@ -385,7 +383,7 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def _accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    return float(shared.accuracy(logits_of(model, x), y))
+    return float(metrics.accuracy(logits_of(model, x), y))
 
 
 def attack_curves(
@@ -418,7 +416,7 @@ def measure_calibration(run: Any, data: Data, plain: Net, jem: Net) -> Measured:
         confidence = p.max(1).values
         numbers[name] = metrics.ece(p, data.y_test)
         numbers[f"{name}_floor"] = metrics.ece_floor(confidence)
-        right = shared.accuracy(p, data.y_test)
+        right = metrics.accuracy(p, data.y_test)
         numbers[f"{name}_overconfidence"] = float(confidence.mean()) - right
     return {"calibrated": {"value": numbers["softmax"] - numbers["jem"], **numbers}}
 
@@ -461,7 +459,7 @@ def measure_ood(
     areas: Measured = {}
     for name, x in foreign.items():
         outside = ood_scores(plain, jem, x)
-        areas[name] = {k: shared.auroc(inside[k], outside[k]) for k in inside}
+        areas[name] = {k: metrics.auroc(inside[k], outside[k]) for k in inside}
 
     def numbers(score: str, area: dict[str, float]) -> dict[str, float]:
         beside = {k: area[k] for k in ("softmax", "plain_lse", "plain_mass")}
@@ -505,7 +503,7 @@ def measure_robustness(
         hit = _chunked(lambda a, b: pgd(jem, a, b, *attack), x, y)
         bare &= logits_of(jem, hit).argmax(1) == y
     clean = _chunked(lambda a: refine(jem, a, how, generator), x, size=few)
-    beside = {"jem": _share(bare), "clean": shared.accuracy(clean, y)}
+    beside = {"jem": _share(bare), "clean": metrics.accuracy(clean, y)}
     value = refined["worst"] - beside["jem"]
     return {
         "robust": {"value": hard["jem"] - hard["softmax"], "radius": radius, **hard},

@@ -1,0 +1,99 @@
+"""Pixel ranges, splits and foreign inputs."""
+
+import numpy as np
+import pytest
+import torch
+
+from iclrtut import data, images
+from iclrtut.errors import BadRequest
+
+RANGES = [(-1.0, 1.0), (0.0, 1.0)]
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def x():
+    return torch.tensor(rng().uniform(-1, 1, (6, 1, 8, 8)), dtype=torch.float32)
+
+
+@pytest.mark.parametrize(("low", "high"), RANGES)
+def test_the_darkest_and_the_lightest_pixel_become_the_ends_of_the_range(low, high):
+    grey = np.array([[[0, 255], [51, 102]]], dtype=np.uint8)
+    made = images.from_pixels(grey, low=low, high=high)
+    want = low + (high - low) * torch.tensor([[[[0, 1], [0.2, 0.4]]]])
+    assert torch.allclose(made, want, atol=1e-6)
+    sixteenths = np.full((1, 2, 2), 16.0)
+    assert (images.from_pixels(sixteenths, low=low, high=high, white=16) == high).all()
+
+
+def test_colours_come_first():
+    pixels = rng().integers(256, size=(2, 4, 5, 3)).astype(np.uint8)
+    made = images.from_pixels(pixels, low=0, high=255)
+    assert torch.equal(made, torch.tensor(pixels).permute(0, 3, 1, 2).float())
+
+
+def test_pixels_of_no_image_and_an_empty_range_are_refused():
+    with pytest.raises(BadRequest, match=r"shape \[4, 4\]"):
+        images.from_pixels(np.zeros((4, 4)), low=0, high=1)
+    with pytest.raises(BadRequest, match="no range"):
+        images.from_pixels(np.zeros((1, 4, 4)), low=1, high=1)
+
+
+def test_parts_are_disjoint_random_and_of_the_sizes_asked_for():
+    parts = images.split(100, [60, 30], rng())
+    assert [len(part) for part in parts] == [60, 30]
+    assert len(set(torch.cat(parts).tolist())) == 90
+    assert parts[0].tolist() != sorted(parts[0].tolist())
+    again = images.split(100, [60, 30], np.random.default_rng(1))
+    assert not torch.equal(parts[0], again[0])
+
+
+@pytest.mark.parametrize("sizes", [[60, 41], [0, 10], [-1]])
+def test_parts_that_do_not_fit_are_refused(sizes):
+    with pytest.raises(BadRequest, match="cannot be split"):
+        images.split(100, sizes, rng())
+
+
+def test_shuffling_keeps_the_pixels_of_each_image(x):
+    for shuffle in (images.shuffled, images.shuffled_alike):
+        made = shuffle(x, rng())
+        assert torch.equal(made.flatten(1).sort(1)[0], x.flatten(1).sort(1)[0])
+        assert not torch.equal(made, x)
+    ramp = torch.arange(64.0).view(1, 1, 8, 8).expand(2, -1, -1, -1)
+    assert torch.equal(*images.shuffled_alike(ramp, rng()))
+    assert not torch.equal(*images.shuffled(ramp, rng()))
+
+
+@pytest.mark.parametrize(("low", "high"), RANGES)
+def test_foreign_inputs_fill_the_range(low, high):
+    like = torch.zeros(2000, 1, 8, 8)
+    for make in (images.noise, images.grey):
+        made = make(like, rng(), low=low, high=high)
+        assert made.shape == like.shape
+        assert low <= made.min() < low + 0.01 and high - 0.01 < made.max() <= high
+    assert (made == made[:, :, :1, :1]).all()  # the last is grey
+    patches = images.photographs(like[:5], rng(), low=low, high=high)
+    pixels = data.pictures(1, 8, 5, rng())
+    assert torch.allclose(patches, low + (high - low) * torch.tensor(pixels) / 255)
+
+
+def test_moving_pixels(x):
+    assert torch.equal(
+        images.inverted(images.inverted(x, low=-1, high=1), low=-1, high=1), x
+    )
+    assert torch.allclose(images.inverted(x, low=0, high=1), 1 - x)
+    assert torch.equal(
+        images.turned(x)[0, 0], torch.tensor(np.rot90(x[0, 0].numpy()).copy())
+    )
+    assert torch.equal(images.rolled(x)[:, :, :4], x[:, :, 4:])
+
+
+def test_interpolated_images_lie_between_two_classes():
+    y = torch.arange(6) % 2
+    x = y[:, None, None, None].float().expand(6, 1, 2, 2)
+    assert (images.interpolated(x, y, 40, rng()) == 0.5).all()
+    with pytest.raises(BadRequest, match="only 0 of 3 pairs"):
+        images.interpolated(x, torch.zeros(6), 3, rng())
