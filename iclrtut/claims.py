@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 from iclrtut.errors import BadRequest
 
+# claim id -> what was measured of it; "value" is the declared statistic.
+Measurements = Mapping[str, Mapping[str, float]]
+
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 PROFILES = ("smoke", "quick", "full")
 

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from iclrtut import checks, claims, ledger, records
-from iclrtut.claims import Claim
+from iclrtut.claims import Claim, Measurements
 from iclrtut.errors import BadRequest
 
 
@@ -95,8 +95,31 @@ class Run:
             BadRequest: the claim is not declared, or a number is missing or not
                 finite.
         """
+        self.measured[id] = self._measurement(id, {"value": value, **numbers})
+        return self.claims(id)
+
+    def claim_all(self, measured: Measurements) -> Table:
+        """Record every claim of a measurement, or none, and show their table.
+
+        Args:
+            measured: claim id -> the numbers that `claim` takes.
+
+        Raises:
+            BadRequest: nothing was measured, or as in `claim`.
+        """
+        if not measured:
+            raise BadRequest("{} measures no claim: give claim id -> numbers.")
+        self.measured |= {
+            id: self._measurement(id, numbers) for id, numbers in measured.items()
+        }
+        return self.claims(*measured)
+
+    def _measurement(self, id: str, numbers: Mapping[str, float]) -> dict[str, float]:
+        """The numbers as they are kept, once they are known to fit the claim."""
         share = self.chapter.claim(id).share
-        entry = {k: float(v) for k, v in {"value": value, **numbers}.items()}
+        entry = {name: float(number) for name, number in numbers.items()}
+        if "value" not in entry:
+            raise BadRequest(f"claim {id!r} was given {sorted(entry)}: add value.")
         if not np.isfinite(list(entry.values())).all():
             raise BadRequest(
                 f"claim {id!r} measured {entry}, which is not finite: look at the "
@@ -107,8 +130,7 @@ class Run:
                 f"claim {id!r} is a share and was given {sorted(entry)}: add successes "
                 "and trials."
             )
-        self.measured[id] = entry
-        return self.claims(id)
+        return entry
 
     def claims(self, *ids: str) -> Table:
         """The table of these claims (all measured ones if none is named)."""

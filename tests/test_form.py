@@ -313,6 +313,7 @@ FAULTS = [
     ("typed_numbers", "({{smaller_error}} in", "(97 % in", "97 %"),
     ("claims", "> **Claim (error).**", "Claim:", "begin"),
     ("claims", "run.claim(", "print(", "measures nothing"),
+    ("claims", "run.claim(", "run.claim_all(", None),
     ("claims", "### some words", "some words", "no claim"),
     ("card", "run.card()", "print()", "run.card()"),
     ("card", "**References.**", f"{BLOCK}d = 3\n```\n\n**References.**", "run.card()"),

@@ -175,6 +175,25 @@ def test_a_share_needs_its_trials():
     assert sentence(error) and opened.measured == {}
 
 
+def test_a_measurement_of_several_claims_is_recorded_whole_or_not_at_all():
+    opened, other = run.start("toy", "smoke"), run.start("toy", "smoke")
+    table = opened.claim_all(toy.MEASURED)
+    for id, numbers in toy.MEASURED.items():
+        other.claim(id, **numbers)
+    assert opened.measured == other.measured == toy.MEASURED
+    assert table.rows == other.claims().rows and len(table.rows) == 3
+    empty = run.start("toy", "smoke")
+    for wrong, why in (
+        ({"faster": {"value": 1}, "fast": {"value": 2}}, "declares no claim 'fast'"),
+        ({"faster": {"value": 1}, "better": {"before": 2}}, "add value"),
+        ({"faster": {"value": 1}, "better": {"value": math.inf}}, "not finite"),
+        ({}, "measures no claim"),
+    ):
+        with pytest.raises(BadRequest, match=why) as error:
+            empty.claim_all(wrong)
+        assert sentence(error) and empty.measured == {}
+
+
 def test_a_claim_takes_tensors_and_shows_its_row():
     opened = run.start("toy", "smoke")
     table = opened.claim("better", torch.tensor(2.0), before=np.float32(1.0))
