@@ -203,7 +203,7 @@ def test_nothing_built_is_kept():
 
 
 # Lines of code, declarations left out: what is longer has to be split.
-FOLDER, FILE = 800, 450
+FOLDER, FILE = 850, 450
 
 
 def rows(file):

@@ -1,8 +1,12 @@
 """Pixel ranges, splits and foreign inputs."""
 
+import io
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from iclrtut import data, images
 from iclrtut.errors import BadRequest
@@ -97,3 +101,32 @@ def test_interpolated_images_lie_between_two_classes():
     assert (images.interpolated(x, y, 40, rng()) == 0.5).all()
     with pytest.raises(BadRequest, match="only 0 of 3 pairs"):
         images.interpolated(x, torch.zeros(6), 3, rng())
+
+
+def test_patches_are_averaged_squares(monkeypatch):
+    pixels = np.arange(40 * 50).reshape(40, 50).astype(np.float32) % 256
+    monkeypatch.setattr(data, "load", lambda name: {"only": pixels})
+    like = torch.zeros(1, 1, 8, 8)
+    patch = images.photographs(like, np.random.default_rng(1), low=0, high=1)
+    blocks = [
+        pixels[i : i + 32, j : j + 32].reshape(8, 4, 8, 4).mean((1, 3)) / 255
+        for i in range(9)
+        for j in range(19)
+    ]
+    assert min(np.abs(block - patch[0, 0].numpy()).max() for block in blocks) < 1e-6
+
+
+@pytest.mark.parametrize("lossy", [True, False])
+def test_clothes_are_as_lossy_as_cifar_is(monkeypatch, lossy):
+    known = rng().integers(256, size=(6, 32, 32, 3)).astype(np.uint8)
+    monkeypatch.setattr(data, "load", lambda name: {"images": known})
+    file = SimpleNamespace(is_file=lambda: lossy)
+    monkeypatch.setattr(data, "fetch", lambda name: file)
+    made = images.photographs(torch.zeros(5, 3, 32, 32), rng(), low=0, high=1)
+    if lossy:
+        files = [io.BytesIO() for _ in known]
+        for image, file in zip(known, files, strict=True):
+            Image.fromarray(image).save(file, "JPEG", quality=75)
+        known = np.stack([np.asarray(Image.open(file)) for file in files])
+    pixels = (made * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    assert all((picture == known).all((1, 2, 3)).any() for picture in pixels)

@@ -1,14 +1,12 @@
-"""The experiments of the chapter on CCU: data, training, measurements.
+"""What judges the claims of the chapter on CCU: data, training, measurements.
 
 Images are float tensors [n, channels, height, width] with pixels in [0, 1]; labels
 are int64 [n]; numbers in brackets are equations of the chapter. `run` is what
 `iclrtut.start` returns; sizes come from its settings.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,20 +15,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iclrtut import data as sets
-from iclrtut import metrics, play
-from iclrtut.chapters.provable_uncertainty.far import far_radius
+from iclrtut import images, metrics, play
+from iclrtut.chapters.provable_uncertainty.attack import attack
 from iclrtut.chapters.provable_uncertainty.method import (
     CCU,
-    Metric,
     ccu_loss,
-    radii,
-    squared_distances,
+    far_radius,
+    lenet,
+    oe_loss,
+    resnet18,
 )
-from iclrtut.claims import Claim
+from iclrtut.claims import Claim, Measurements
 from iclrtut.errors import BadRequest, RunFailed
-from iclrtut.train import History, fit, seeded
+from iclrtut.evaluation import in_batches, predict
+from iclrtut.networks import convnet, mlp
+from iclrtut.run import Run
+from iclrtut.train import History, fit
 
-CHUNK = 500  # inputs evaluated at once, so that `full` fits a small GPU
+BATCH = 500  # inputs evaluated at once, so that `full` fits a small GPU
 FITTED = 10_000  # inputs that mixtures are fitted on, at most
 NAMES = {
     "plain": "plain",
@@ -52,37 +54,32 @@ class Data(NamedTuple):
     name: str = "digits"
 
 
-def load_data(run: Any, name: str = "digits") -> Data:
+def load_data(run: Run, name: str = "digits") -> Data:
     """A data set, split anew by seed; an official test part stays the test part.
 
     Args:
         run: the run; as many test inputs as its settings say, or as there are.
         name: digits, mnist, fashion_mnist or cifar10.
     """
-    z, rng, test = sets.load(name), run.rng("split"), run.settings.test
+    arrays, rng, size = sets.load(name), run.rng("split"), run.settings.test
     if name == "digits":
-        images, labels, order = z["images"] / 16, z["labels"], rng.permutation(1797)
-        parts = [(images[at], labels[at]) for at in (order[test:], order[:test])]
+        x = images.from_pixels(arrays["images"], low=0, high=1, white=16)
+        y = torch.tensor(arrays["labels"]).long()
+        test, train = images.split(len(y), [size, len(y) - size], rng)
+        parts = [x[train], y[train], x[test], y[test]]
     else:
         parts = []
-        for part, most in (("train", None), ("test", test)):
-            images, labels = z[f"{part}_images"], z[f"{part}_labels"]
-            at = rng.permutation(len(labels))[:most]
-            parts.append((images[at], labels[at]))
-    pairs = [(_pixels(images), torch.tensor(y).long()) for images, y in parts]
-    x, y, x_test, y_test = (t.to(run.device) for pair in pairs for t in pair)
+        for part, most in (("train", None), ("test", size)):
+            pixels, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+            rows = rng.permutation(len(labels))[:most]
+            x = images.from_pixels(pixels[rows], low=0, high=1)
+            parts += [x, torch.tensor(labels[rows]).long()]
+    x, y, x_test, y_test = (part.to(run.device) for part in parts)
     return Data(x, y, x_test, y_test, name)
 
 
-def _pixels(images: np.ndarray[Any, Any]) -> Tensor:
-    """Pictures [n, height, width(, 3)] as [n, channels, height, width] in [0, 1]."""
-    x = torch.tensor(images)
-    x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
-    return x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous()
-
-
 def outliers(x: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """n training outliers [n, ...] in [0, 1], made anew at each call.
+    """n training outliers [n, ...] in [0, 1], fresh at each call.
 
     The first half (rounded down) is uniform noise, the rest inputs of x with their
     pixels shuffled, each in its own way; each then has its contrast lowered at random
@@ -90,14 +87,14 @@ def outliers(x: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """
     size, half = x[0].numel(), n // 2
 
-    def draw(*shape: int) -> Tensor:
+    def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator, device=x.device, dtype=x.dtype)
 
-    at = torch.randint(len(x), (n - half,), generator=generator, device=x.device)
-    shuffle = draw(n - half, size).argsort(1)
-    made = torch.cat([draw(half, size), x[at].flatten(1).gather(1, shuffle)])
-    contrast, offset = draw(2, n, 1)
-    lifted: Tensor = contrast * made + (1 - contrast) * offset
+    rows = torch.randint(len(x), (n - half,), generator=generator, device=x.device)
+    order = uniform(n - half, size).argsort(1)
+    flat = torch.cat([uniform(half, size), x[rows].flatten(1).gather(1, order)])
+    contrast, offset = uniform(2, n, 1)
+    lifted: Tensor = contrast * flat + (1 - contrast) * offset
     return lifted.clamp(0, 1).view(n, *x.shape[1:])
 
 
@@ -113,37 +110,31 @@ def foreign_sets(data: Data, rng: np.random.Generator, n: int) -> dict[str, Tens
         Name (the keys of FOREIGN) to inputs [n, channels, height, width].
     """
     x = data.x_test[:n]
-    noise = torch.tensor(rng.uniform(0, 1, tuple(x.shape)), dtype=x.dtype)
-    shuffle = torch.tensor(rng.random((len(x), x[0].numel())).argsort(1))
-    found = {
-        "noise": noise,
-        "permuted": x.flatten(1).gather(1, shuffle.to(x.device)).view_as(x),
-        "photographs": _pictures(data.name, x.shape[1:], len(x), rng),
-        "inverted": 1 - x,
-        "turned": x.rot90(1, (2, 3)),
-        "rolled": x.roll(x.shape[2] // 2, 2),
+    return {
+        "noise": images.noise(x, rng, low=0, high=1),
+        "permuted": images.shuffled(x, rng),
+        "photographs": _pictures(x, data.name, rng),
+        "inverted": images.inverted(x, low=0, high=1),
+        "turned": images.turned(x),
+        "rolled": images.rolled(x),
     }
-    return {name: z.to(x.device) for name, z in found.items()}
 
 
-def _pictures(name: str, shape: torch.Size, n: int, rng: np.random.Generator) -> Tensor:
+def _pictures(x: Tensor, name: str, rng: np.random.Generator) -> Tensor:
     """Photographs; for sets of 28 x 28 in equal parts with letters and each other."""
-    if shape[1] != 28:
-        return _photographs(shape, n, rng)
+    if x.shape[-1] != 28:
+        return images.photographs(x, rng, low=0, high=1)
+    third = len(x) // 3
     (other,) = {"mnist", "fashion_mnist"} - {name}
-    sources = {"notmnist": "images", other: "test_images"}
-    parts = [_photographs(shape, n - 2 * (n // 3), rng)]
-    for source, key in sources.items():
-        images = sets.load(source)[key]
-        parts.append(_pixels(images[rng.integers(len(images), size=n // 3)]))
+    parts = [images.photographs(x[2 * third :], rng, low=0, high=1)]
+    for source, key in {"notmnist": "images", other: "test_images"}.items():
+        pixels = sets.load(source)[key]
+        rows = rng.integers(len(pixels), size=third)
+        parts.append(images.from_pixels(pixels[rows], low=0, high=1).to(x))
     return torch.cat(parts)
 
 
-def _photographs(shape: torch.Size, n: int, rng: np.random.Generator) -> Tensor:
-    return torch.tensor(sets.pictures(shape[0], shape[1], n, rng)) / 255
-
-
-def moons(run: Any, n: int = 1000, name: str = "moons") -> tuple[Tensor, Tensor]:
+def moons(run: Run, n: int = 1000, name: str = "moons") -> tuple[Tensor, Tensor]:
     """Two moons of noise 0.1 about the origin: points [n, 2] and classes [n].
 
     Args:
@@ -152,83 +143,32 @@ def moons(run: Any, n: int = 1000, name: str = "moons") -> tuple[Tensor, Tensor]
     """
     from sklearn.datasets import make_moons
 
-    x, y = make_moons(n, noise=0.1, random_state=_small(run, name))
+    x, y = make_moons(n, noise=0.1, random_state=_seed(run, name) % 2**31)
     x = torch.tensor(x - [0.5, 0.25], dtype=torch.float32)  # their exact centre
     return x.to(run.device), torch.tensor(y).long().to(run.device)
 
 
-def _small(run: Any, name: str) -> int:
-    """A seed of that name, small enough for scikit-learn."""
-    return int(run.generator(name, "cpu").initial_seed() % 2**31)
+def _seed(run: Run, name: str) -> int:
+    """The seed of that name; scikit-learn takes it modulo 2^31."""
+    return run.generator(name, "cpu").initial_seed()
 
 
-# Networks
+def box(half: float, like: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """n points [n, 2] drawn uniformly from [-half, half]^2, of the type of `like`."""
+    return like.new_empty(n, 2).uniform_(-half, half, generator=generator)
+
+
+# Training
 
 
 def moons_net(seed: int) -> nn.Sequential:
-    """Two hidden layers of ReLU for points of the plane, two classes."""
-    with seeded(seed):
-        return nn.Sequential(
-            nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2)
-        )
+    """Two hidden layers of ReLU for points of the plane [n, 2], two classes."""
+    return mlp((2, 64, 64, 2), seed)
 
 
 def digits_net(seed: int) -> nn.Sequential:
     """Three convolutions for 8 x 8 digits [n, 1, 8, 8], ten classes."""
-    with seeded(seed):
-        layers: list[nn.Module] = []
-        for inputs, outputs, stride in ((1, 32, 1), (32, 64, 2), (64, 64, 2)):
-            layers += [nn.Conv2d(inputs, outputs, 3, stride, 1), nn.ReLU()]
-        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(256, 10))
-
-
-def lenet(seed: int) -> nn.Sequential:
-    """A LeNet for [n, 1, 28, 28], ten classes."""
-    with seeded(seed):
-        layers: list[nn.Module] = []
-        for inputs, outputs in ((1, 32), (32, 64)):
-            layers += [nn.Conv2d(inputs, outputs, 5, 1, 2), nn.ReLU(), nn.MaxPool2d(2)]
-        layers += [nn.Flatten(), nn.Linear(64 * 49, 1024), nn.ReLU()]
-        return nn.Sequential(*layers, nn.Linear(1024, 10))
-
-
-class _Block(nn.Module):
-    """A residual block of two normalised convolutions."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-        self.skip: nn.Module = nn.Identity()
-        if stride != 1:
-            self.skip = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False),
-                nn.BatchNorm2d(outputs),
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.body(x) + self.skip(x))
-
-
-def resnet18(seed: int) -> nn.Sequential:
-    """ResNet-18 (He et al., 2016) for [n, 3, 32, 32], ten classes."""
-    with seeded(seed):
-        layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, 1, 1, bias=False)]
-        layers += [nn.BatchNorm2d(64), nn.ReLU()]
-        for inputs, outputs, stride in (
-            (64, 64, 1),
-            (64, 128, 2),
-            (128, 256, 2),
-            (256, 512, 2),
-        ):
-            layers += [_Block(inputs, outputs, stride), _Block(outputs, outputs, 1)]
-        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)]
-        return nn.Sequential(*layers)
+    return convnet((1, 32, 64, 64), seed)
 
 
 NETS: dict[tuple[int, ...], Callable[[int], nn.Sequential]] = {
@@ -236,13 +176,6 @@ NETS: dict[tuple[int, ...], Callable[[int], nn.Sequential]] = {
     (1, 28, 28): lenet,
     (3, 32, 32): resnet18,
 }
-
-# Training
-
-
-def oe_loss(logits: Tensor, y: Tensor, logits_out: Tensor) -> Tensor:
-    """Outlier exposure: cross-entropy in, and to the uniform distribution out."""
-    return F.cross_entropy(logits, y) - logits_out.log_softmax(1).mean()
 
 
 class Trained(NamedTuple):
@@ -253,39 +186,60 @@ class Trained(NamedTuple):
     history: History
 
 
-class _Batches:
-    """Batches of inputs, labels and outliers, the same for every method."""
+class Batches:
+    """Batches of inputs, labels and outliers, the same for every method.
 
-    def __init__(self, run: Any, x: Tensor, y: Tensor, size: int, outside: Any):
+    Args:
+        run: whose seed.
+        x, y: inputs [n, ...] and labels [n].
+        size: of a batch.
+        outside: number of outliers and generator to outliers.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        x: Tensor,
+        y: Tensor,
+        size: int,
+        outside: Callable[[int, torch.Generator], Tensor],
+    ):
         self.x, self.y, self.size, self.outside = x, y, size, outside
         self.inner, self.outer = run.generator("batches"), run.generator("outliers")
 
     def draw(self) -> tuple[Tensor, Tensor]:
         """Inputs and labels, drawn with replacement."""
         n, device = len(self.x), self.x.device
-        at = torch.randint(n, (self.size,), generator=self.inner, device=device)
-        return self.x[at], self.y[at]
+        rows = torch.randint(n, (self.size,), generator=self.inner, device=device)
+        return self.x[rows], self.y[rows]
 
     def foreign(self) -> Tensor:
         """As many outliers, drawn afresh."""
-        found: Tensor = self.outside(self.size, self.outer)
-        return found
+        return self.outside(self.size, self.outer)
 
 
-def _train(
-    run: Any, name: str, models: Any, batches: _Batches, steps: int, rates: Any
+class Plan(NamedTuple):
+    """How long and how fast a network is trained."""
+
+    steps: int
+    rate: float
+    mixture_rate: float
+
+
+def _fit(
+    run: Run,
+    method: str,
+    model: nn.Module,
+    ccu: CCU | None,
+    batches: Batches,
+    plan: Plan,
+    name: str,
 ) -> Trained:
-    """Train a network for some steps, with OE, CCU's mixtures, or neither.
-
-    Args:
-        models: method, network, and CCU's mixtures or None.
-        rates: of the network and of the mixtures.
-    """
-    method, model, ccu = models
-    parts = {"model": model, **({"ccu": ccu} if ccu else {})}
+    """Train a network for some steps, with OE, CCU's mixtures, or neither."""
+    state = {"model": model.to(run.device).train(), **({"ccu": ccu} if ccu else {})}
     groups = [
         {"params": list(part.parameters()), "lr": rate}
-        for part, rate in zip(parts.values(), rates, strict=False)
+        for part, rate in zip(state.values(), plan[1:], strict=False)
     ]
     half = run.settings.bf16 and run.device.type == "cuda"
 
@@ -303,25 +257,31 @@ def _train(
             return oe_loss(inside, y, outside), {}
         return F.cross_entropy(inside, y), {}
 
-    model.train()
     history = fit(
         loss_at,
         torch.optim.Adam(groups, fused=True),
-        steps,
-        state={**parts, "inner": batches.inner, "outer": batches.outer},
+        plan.steps,
+        state={**state, "inner": batches.inner, "outer": batches.outer},
         folder=run.folder,
-        name=name or method,
+        name=name,
         every=run.settings.every,
     )
     return Trained(model.eval(), ccu, history)
 
 
-def _known(method: str) -> None:
+def _initial_mixtures(
+    run: Run, method: str, x: Tensor, x_out: Tensor, **options: Any
+) -> CCU | None:
+    """The mixtures that CCU begins with; None for the other methods."""
     if method not in ("plain", "oe", "ccu"):
         raise BadRequest(f"there is no method {method!r}: use plain, oe or ccu.")
+    if method != "ccu":
+        return None
+    seed = _seed(run, "mixtures") % 2**31
+    return CCU.fit(x, x_out, q=run.settings.q, seed=seed, **options).to(run.device)
 
 
-def train(run: Any, data: Data, method: str, name: str = "") -> Trained:
+def train(run: Run, data: Data, method: str, name: str = "") -> Trained:
     """A classifier of images; all methods share first weights, steps and batches.
 
     Args:
@@ -333,27 +293,19 @@ def train(run: Any, data: Data, method: str, name: str = "") -> Trained:
     Raises:
         BadRequest: there is no such method.
     """
-    _known(method)
-    s, shape = run.settings, tuple(data.x.shape[1:])
-    model = NETS[shape](run.generator("net", "cpu").initial_seed()).to(run.device)
-    ccu = None
-    if method == "ccu":
-        x = data.x[:FITTED]
-        x_out = outliers(data.x, len(x), run.generator("mixtures"))
-        how = (s.components, s.floor, s.q, _small(run, "mixtures"), s.lowest)
-        ccu = CCU.fit(x, x_out, *how).to(run.device)
-    batches = _Batches(run, data.x, data.y, s.batch, partial(outliers, data.x))
-    rates = (s.rate, s.mixture_rate)
-    return _train(run, name, (method, model, ccu), batches, s.steps, rates)
-
-
-def box(half: float, like: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """n points [n, 2] drawn uniformly from [-half, half]^2, of the type of `like`."""
-    return like.new_empty(n, 2).uniform_(-half, half, generator=generator)
+    s, outside = run.settings, partial(outliers, data.x)
+    x = data.x[:FITTED]
+    x_out = outside(len(x), run.generator("mixtures"))
+    sizes = {"components": s.components, "floor": s.floor, "lowest": s.lowest}
+    ccu = _initial_mixtures(run, method, x, x_out, **sizes)
+    model = NETS[tuple(x.shape[1:])](_seed(run, "net"))
+    batches = Batches(run, data.x, data.y, s.batch, outside)
+    plan = Plan(s.steps, s.rate, s.mixture_rate)
+    return _fit(run, method, model, ccu, batches, plan, name or method)
 
 
 def train_moons(
-    run: Any,
+    run: Run,
     x: Tensor,
     y: Tensor,
     method: str,
@@ -372,18 +324,14 @@ def train_moons(
     Raises:
         BadRequest: there is no such method.
     """
-    _known(method)
-    s = run.settings
-    outside = partial(box, s.moons_box, x)
-    model = moons_net(run.generator("moons net", "cpu").initial_seed()).to(run.device)
-    ccu = None
-    if method == "ccu":
-        x_out = outside(len(x), run.generator("moons mixtures"))
-        how = (components or s.moons_components, 0.0, s.q, _small(run, "mixtures"))
-        ccu = CCU.fit(x, x_out, *how).to(run.device)
-    batches, models = _Batches(run, x, y, s.moons_batch, outside), (method, model, ccu)
-    rates, name = (s.moons_rate, s.moons_mixture_rate), name or f"moons-{method}"
-    return _train(run, name, models, batches, s.moons_steps, rates)
+    s, outside = run.settings, partial(box, run.settings.moons_box, x)
+    x_out = outside(len(x), run.generator("moons mixtures"))
+    sizes = {"components": components or s.moons_components, "floor": 0.0}
+    ccu = _initial_mixtures(run, method, x, x_out, **sizes)
+    batches = Batches(run, x, y, s.moons_batch, outside)
+    plan = Plan(s.moons_steps, s.moons_rate, s.moons_mixture_rate)
+    model = moons_net(_seed(run, "moons net"))
+    return _fit(run, method, model, ccu, batches, plan, name or f"moons-{method}")
 
 
 # What a trained model says
@@ -395,24 +343,20 @@ def log_p(trained: Trained) -> Callable[[Tensor], Tensor]:
     The network sees its inputs in its own precision, the mixtures in theirs.
     """
 
-    def told(x: Tensor) -> Tensor:
+    def function(x: Tensor) -> Tensor:
         logits: Tensor = trained.model(x.float())
         if trained.ccu is None:
             return logits.double().log_softmax(1)
-        found: Tensor = trained.ccu(logits, x)
-        return found
+        log_p: Tensor = trained.ccu(logits, x)
+        return log_p
 
-    return told
-
-
-def _chunked(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([f(part) for part in torch.split(x, CHUNK)])
+    return function
 
 
+@torch.no_grad()
 def confidences(trained: Trained, x: Tensor) -> Tensor:
     """max_y p(y|x) of each input, [n], float64, without gradients."""
-    return _chunked(log_p(trained), x).amax(1).exp()
+    return in_batches(log_p(trained), x, size=BATCH).amax(1).exp()
 
 
 def mean_confidence(trained: Trained, x: Tensor) -> float:
@@ -420,154 +364,8 @@ def mean_confidence(trained: Trained, x: Tensor) -> float:
     return float(confidences(trained, x).mean())
 
 
-# Attacks
+# Measurements, ready for `run.claim_all`
 
-
-def towards(ccu: CCU, x: Tensor, R: float | Tensor) -> Tensor:
-    """The mean of the in-component that is likeliest within R, whitened, [n, D]."""
-    z, inside = ccu.metric.whiten(x), ccu.inside
-    near = squared_distances(z, inside.means).sqrt() - radii(R, z)[:, None]
-    up = near.clamp_min(0).square() / (2 * inside.sigma**2)
-    return inside.means.detach()[(inside.heights() - up).argmax(1)]
-
-
-class Attacked(NamedTuple):
-    """The surest inputs that an attack found."""
-
-    confidence: Tensor  # [n], float64
-    x: Tensor  # [n, ...], float64
-
-
-def _project(z: Tensor, centre: Tensor, R: Tensor) -> Tensor:
-    delta = z - centre
-    length = delta.norm(dim=1, keepdim=True).clamp_min(1e-300)
-    shrunk: Tensor = delta * (R[:, None] / length).clamp_max(1)
-    return centre + shrunk
-
-
-def _direction(z: Tensor) -> Tensor:
-    """Rows scaled to length 1; a row of zeros stays."""
-    largest = z.abs().amax(1, keepdim=True)
-    return F.normalize(z / torch.where(largest > 0, largest, 1), dim=1)
-
-
-def _starts(
-    z: Tensor, R: Tensor, mean: Tensor | None, restarts: int, g: torch.Generator
-) -> list[Tensor]:
-    """Centre, random points of the boundary, and the boundary towards a mean."""
-    drawn = [torch.empty_like(z).normal_(generator=g) for _ in range(restarts)]
-    ways = [torch.zeros_like(z), *drawn]
-    if mean is not None:
-        ways.append(mean - z)
-    return [z + R[:, None] * _direction(way) for way in ways]
-
-
-def attack(
-    log_p: Callable[[Tensor], Tensor],
-    metric: Metric,
-    x: Tensor,
-    R: float | Tensor,
-    steps: int,
-    generator: torch.Generator,
-    ccu: CCU | None = None,
-    rates: tuple[float, ...] = (0.3, 0.1),
-    restarts: int = 4,
-) -> Attacked:
-    """The surest inputs within R, by gradients from many starts, then by chance.
-
-    Steps are normalised in the metric and shrink from rate R to 0. With `ccu`, the
-    first half of them climbs log b: in most balls log p(y|x) is flat at the centre.
-
-    Args:
-        log_p: inputs [n, ...], float64, to log p(y|x) [n, M].
-        metric: of the ball.
-        x: centres [n, ...].
-        R: radius, or radii [n].
-        steps: of each start.
-        generator: of random starts and of the random search.
-        ccu: when log_p is CCU's: its densities.
-        rates: each start is tried with each of them.
-        restarts: random starts on the boundary.
-    """
-    centre, R = metric.whiten(x), radii(R, x)
-    tries = (restarts + 1 + (ccu is not None)) * len(rates)
-    found = []
-    for at in torch.split(torch.arange(len(x), device=x.device), 2000 // tries or 1):
-        goal = _Goal(log_p, metric, x[at].double(), centre[at], R[at], ccu)
-        best = _climb(goal, steps, rates, restarts, generator)
-        found.append(_search(goal, *best, max(1, steps // 5), generator))
-    confidences, points = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return Attacked(confidences, metric.unwhiten(points, x.double()))
-
-
-class _Goal(NamedTuple):
-    """What is attacked, and where."""
-
-    log_p: Callable[[Tensor], Tensor]
-    metric: Metric
-    x: Tensor
-    centre: Tensor
-    R: Tensor
-    ccu: CCU | None
-
-    def value(self, z: Tensor, ratio: bool = False) -> Tensor:
-        """The log confidence at z, or the log ratio; z may hold several tries."""
-        x = self.metric.unwhiten(z, self.x)
-        if ratio and self.ccu is not None:
-            return self.ccu.log_ratio(x)
-        return self.log_p(x).double().amax(1)
-
-
-def _climb(
-    goal: _Goal,
-    steps: int,
-    rates: tuple[float, ...],
-    restarts: int,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """The best log confidence [n] of all starts and rates, and its z [n, D]."""
-    n, mean = len(goal.x), towards(goal.ccu, goal.x, goal.R) if goal.ccu else None
-    starts = _starts(goal.centre, goal.R, mean, restarts, generator)
-    pairs = list(product(starts, rates))
-    z = torch.cat([start for start, _ in pairs]).detach()
-    rate = torch.tensor(rates).to(z).repeat(len(starts)).repeat_interleave(n)
-    R, centre = goal.R.repeat(len(pairs)), goal.centre.repeat(len(pairs), 1)
-    best, kept = torch.full_like(R, -math.inf), z
-    for t in range(steps + 1):
-        by_ratio = goal.ccu is not None and t < steps / 2
-        z = z.detach().requires_grad_()
-        value = goal.value(z, by_ratio)
-        if not by_ratio:
-            better = value.detach() > best
-            best = torch.where(better, value.detach(), best)
-            kept = torch.where(better[:, None], z.detach(), kept)
-        slope = _direction(torch.autograd.grad(value.sum(), z)[0])
-        step = (rate * R * (1 - t / steps))[:, None]
-        z = _project(z.detach() + step * slope, centre, R)
-    first = best.view(-1, n).argmax(0)
-    rows = first * n + torch.arange(n, device=z.device)
-    return best[rows], kept[rows]
-
-
-@torch.no_grad()
-def _search(
-    goal: _Goal, best: Tensor, z: Tensor, rounds: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Random moves from what was found, ever shorter; confidence [n] and z [n, D]."""
-    for k in range(rounds):
-        length = goal.R * 10 ** (-3 * k / rounds)
-        way = _direction(torch.empty_like(z).normal_(generator=generator))
-        there = _project(z + length[:, None] * way, goal.centre, goal.R)
-        value = goal.value(there)
-        better = value > best
-        best = torch.where(better, value, best)
-        z = torch.where(better[:, None], there, z)
-    return best.exp(), z
-
-
-# Measurements. Each returns claim id -> numbers, ready for run.claim(id, **numbers).
-
-Measured = dict[str, dict[str, float]]
 Models = dict[str, Trained]  # "plain", "oe" and "ccu"
 
 
@@ -578,25 +376,25 @@ def _mixtures(trained: Trained) -> CCU:
 
 
 def _classes(trained: Trained, x: Tensor) -> int:
-    return _chunked(trained.model, x[:1]).shape[1]
+    return predict(trained.model, x[:1]).shape[1]
 
 
-def measure_accuracy(run: Any, data: Data, trained: Models) -> Measured:
+def measure_accuracy(run: Run, data: Data, trained: Models) -> Measurements:
     """Error on the test inputs, in per cent; classes are taken from the logits."""
     error = {}
     for name, each in trained.items():
-        logits = _chunked(each.model, data.x_test)
+        logits = predict(each.model, data.x_test, BATCH)
         error[name] = 100 - 100 * metrics.accuracy(logits, data.y_test)
     return {"accuracy": {"value": error["ccu"] - error["plain"], **error}}
 
 
 def measure_foreign(
-    run: Any, data: Data, trained: Models, foreign: dict[str, Tensor]
-) -> Measured:
+    run: Run, data: Data, trained: Models, foreign: dict[str, Tensor]
+) -> Measurements:
     """Mean confidence on each foreign set, and AUROC between it and test inputs."""
     inside = {name: confidences(each, data.x_test) for name, each in trained.items()}
-    means: Measured = {}
-    areas: Measured = {}
+    means: dict[str, dict[str, float]] = {}
+    areas: dict[str, dict[str, float]] = {}
     for name, x in foreign.items():
         outside = {k: confidences(each, x) for k, each in trained.items()}
         mmc = {k: float(z.mean()) for k, z in outside.items()}
@@ -616,7 +414,7 @@ class Balls(NamedTuple):
     without: int  # images left out, for they have no radius
 
 
-def noise_balls(run: Any, data: Data, trained: Trained) -> Balls:
+def noise_balls(run: Run, data: Data, trained: Trained) -> Balls:
     """Balls about fresh uniform noise, as large as (10) and (12) certify at tau.
 
     Raises:
@@ -636,28 +434,36 @@ def noise_balls(run: Any, data: Data, trained: Trained) -> Balls:
     return Balls(x[kept], radius[kept], tight[kept], int((~kept).sum()))
 
 
-def _found(run: Any, trained: Trained, ccu: CCU, x: Tensor, radius: Tensor) -> Tensor:
+def _attacked(
+    run: Run, trained: Trained, ccu: CCU, x: Tensor, radius: Tensor
+) -> Tensor:
     """The highest confidences [n] that the attack finds in balls of CCU's metric."""
-    how = (run.settings.attack_steps, run.generator("attack", x.device.type))
-    hit = attack(log_p(trained), ccu.metric, x, radius, *how, ccu=trained.ccu)
-    return hit.confidence
+    return attack(
+        log_p(trained),
+        ccu.metric,
+        x,
+        radius,
+        steps=run.settings.attack_steps,
+        generator=run.generator("attack", x.device.type),
+        ccu=trained.ccu,
+    ).confidence
 
 
-def _certificate(found: Tensor, bound: Tensor, classes: int) -> dict[str, float]:
+def _certificate(attacked: Tensor, bound: Tensor, classes: int) -> dict[str, float]:
     """The largest excess of all balls; gaps where the ceiling is neither 1/M nor 1."""
-    gap = bound - found
+    gap = bound - attacked
     telling = (bound > 1 / classes + 1e-3) & (bound < 1 - 1e-3)
-    told = gap[telling] if telling.any() else gap
+    shown = gap[telling] if telling.any() else gap
     return {
         "value": -float(gap.min()),
         "balls": float(len(gap)),
         "telling": float(telling.sum()),
-        "gap": float(told.median()),
-        "margin": float(told.min()),
+        "gap": float(shown.median()),
+        "margin": float(shown.min()),
     }
 
 
-def measure_adversarial(run: Any, data: Data, trained: Models) -> Measured:
+def measure_adversarial(run: Run, data: Data, trained: Models) -> Measurements:
     """Attacks on every model in the balls that CCU certifies about noise.
 
     Returns:
@@ -669,30 +475,30 @@ def measure_adversarial(run: Any, data: Data, trained: Models) -> Measured:
     balls = noise_balls(run, data, trained["ccu"])
     x, left = balls.x, {"without": float(balls.without)}
     classes = _classes(trained["ccu"], x)
-    found = {k: _found(run, z, ccu, x, balls.radius) for k, z in trained.items()}
+    attacked = {k: _attacked(run, z, ccu, x, balls.radius) for k, z in trained.items()}
     bound = ccu.bound(x, balls.radius, classes)
     tight = ccu.bound(x, balls.tight, classes, tight=True)
-    inside = _certificate(found["ccu"], bound, classes)
-    farther = _found(run, trained["ccu"], ccu, x, balls.tight)
-    medians = {k: float(z.median()) for k, z in found.items()}
+    inside = _certificate(attacked["ccu"], bound, classes)
+    farther = _attacked(run, trained["ccu"], ccu, x, balls.tight)
+    medians = {k: float(z.median()) for k, z in attacked.items()}
     medians |= {"bound": float(bound.median()), "gap": inside["gap"]}
     radii = {
         "radius": float(balls.radius.median()),
         "radius_tight": float(balls.tight.median()),
     }
-    excess = float((found["ccu"] - bound).median())
+    excess = float((attacked["ccu"] - bound).median())
     ratio = float((balls.tight / balls.radius).median())
-    beside = {**medians, "ccu_tight": float(farther.median()), **radii, **left}
+    extras = {**medians, "ccu_tight": float(farther.median()), **radii, **left}
     return {
         "certified": inside,
         "certified_tight": _certificate(farther, tight, classes),
-        "adversarial_plain": {"value": medians["plain"], **beside},
-        "adversarial_ccu": {"value": excess, **beside},
+        "adversarial_plain": {"value": medians["plain"], **extras},
+        "adversarial_ccu": {"value": excess, **extras},
         "tight": {"value": ratio, **radii, **left},
     }
 
 
-def measure_balls(run: Any, trained: Trained, x: Tensor) -> Measured:
+def measure_balls(run: Run, trained: Trained, x: Tensor) -> Measurements:
     """Attacks in random balls of the plane, against (10) and (12).
 
     Args:
@@ -706,15 +512,15 @@ def measure_balls(run: Any, trained: Trained, x: Tensor) -> Measured:
     radius = 10 ** centre.new_empty(n, dtype=torch.float64).uniform_(
         -2, 0.7, generator=generator
     )
-    found = _found(run, trained, ccu, centre, radius)
+    attacked = _attacked(run, trained, ccu, centre, radius)
     names = {"certified": False, "certified_tight": True}
     return {
-        id: _certificate(found, ccu.bound(centre, radius, 2, tight=tight), 2)
+        id: _certificate(attacked, ccu.bound(centre, radius, 2, tight=tight), 2)
         for id, tight in names.items()
     }
 
 
-def measure_far(run: Any, trained: Trained, x: Tensor) -> Measured:
+def measure_far(run: Run, trained: Trained, x: Tensor) -> Measurements:
     """|p(y|x) - 1/M| at the root of (9), over rays in random directions of z.
 
     Args:
@@ -728,41 +534,42 @@ def measure_far(run: Any, trained: Trained, x: Tensor) -> Measured:
     z = torch.empty(s.rays, x[0].numel(), dtype=torch.float64, device=x.device)
     z.normal_(generator=run.generator("rays", x.device.type))
     far = ccu.metric.unwhiten(root * F.normalize(z, dim=1), x)
-    away = (_chunked(log_p(trained), far).exp() - 1 / classes).abs().max()
+    with torch.no_grad():
+        p = in_batches(log_p(trained), far, size=BATCH).exp()
+    away = (p - 1 / classes).abs().max()
     return {"far_away": {"value": float(away), "radius": root, "rays": float(s.rays)}}
 
 
-def worst(claims: Iterable[Claim], *found: Measured) -> Measured:
+def worst(claims: Iterable[Claim], *measurements: Measurements) -> Measurements:
     """One measurement a claim: of several, the worst by the side of its rule.
 
     Args:
         claims: the declared ones, in whose order the result comes.
-        found: measurements, such as those of several data sets.
+        measurements: such as those of several data sets.
 
     Returns:
         The numbers of the worst measurement; "balls" and "telling" are summed over
         all, and "margin" is the least.
     """
-    merged: Measured = {}
+    merged: dict[str, dict[str, float]] = {}
     for claim in claims:
-        told = [each[claim.id] for each in found if claim.id in each]
-        if told:
+        given = [each[claim.id] for each in measurements if claim.id in each]
+        if given:
             pick = max if claim.rule.side == "below" else min
-            merged[claim.id] = dict(pick(told, key=lambda numbers: numbers["value"]))
+            merged[claim.id] = dict(pick(given, key=lambda numbers: numbers["value"]))
             for key, join in (("balls", sum), ("telling", sum), ("margin", min)):
                 if key in merged[claim.id]:
-                    merged[claim.id][key] = join(each[key] for each in told)
+                    merged[claim.id][key] = join(each[key] for each in given)
     return merged
 
 
 # The page's figure
 
 
-def playground(run: Any, x: Tensor, y: Tensor, models: Models) -> dict[str, Any]:
+def playground(x: Tensor, y: Tensor, models: Models) -> dict[str, Any]:
     """What the page needs to run the models of the plane by itself.
 
     Args:
-        run: the run.
         x, y: the moons' points and classes.
         models: "plain", "oe", "ccu" and "failing", all trained on these points.
 
@@ -787,15 +594,14 @@ def playground(run: Any, x: Tensor, y: Tensor, models: Models) -> dict[str, Any]
 
 
 def _exported(id: str, trained: Trained) -> dict[str, Any]:
-    told: dict[str, Any] = {"id": id, "name": NAMES[id]}
-    told["net"] = play.export(trained.model)
-    if trained.ccu is None:
-        return told
+    model = {"id": id, "name": NAMES[id], "net": play.export(trained.model)}
     ccu = trained.ccu
+    if ccu is None:
+        return model
     for side, mixture in (("inside", ccu.inside), ("outside", ccu.outside)):
-        told[side] = {
+        model[side] = {
             "log_weights": mixture.log_weights.tolist(),
             "means": mixture.means.tolist(),
             "sigma": mixture.sigma.tolist(),
         }
-    return {**told, "log_q": ccu.log_q, "order": list(ccu.order())}
+    return {**model, "log_q": ccu.log_q, "order": list(ccu.order())}

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iclrtut.errors import BadRequest
+from iclrtut.train import seeded
 
 # Distances
 
@@ -307,6 +308,11 @@ def _chunk(inside: Mixture, outside: Mixture, tight: bool) -> int:
 
 
 def radii(R: float | Tensor, z: Tensor) -> Tensor:
+    """A radius for each of the rows of z [n, D], float64 [n].
+
+    Raises:
+        BadRequest: a radius is negative or no number.
+    """
     given = torch.as_tensor(R, dtype=torch.float64, device=z.device)
     if not (given >= 0).all():
         raise BadRequest(f"R is {given.min():g}: a ball's radius is 0 or more.")
@@ -539,3 +545,124 @@ def ccu_loss(
     inside = -joint[: len(x)].gather(1, y[:, None]).mean()
     outside = -joint[len(x) :].mean()
     return inside + outside * math.exp(-ccu.log_q)
+
+
+def oe_loss(logits: Tensor, y: Tensor, logits_out: Tensor) -> Tensor:
+    """Outlier exposure: cross-entropy in, and to the uniform distribution out."""
+    return F.cross_entropy(logits, y) - logits_out.log_softmax(1).mean()
+
+
+# Far from the data
+
+
+def asymptote(
+    net: nn.Sequential, v: Tensor, origin: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Slopes and intercepts of the logits far out along origin + t v, (1).
+
+    Args:
+        net: of Linear, Conv2d, Flatten and ReLU.
+        v: directions [n, ...].
+        origin: where the rays start, of the same shape; 0 unless given.
+
+    Returns:
+        m and a, each [n, M]: the logits are t m + a for all t beyond some t.
+
+    Raises:
+        BadRequest: a layer is of another kind.
+    """
+    m, a = v, torch.zeros_like(v) if origin is None else origin
+    for layer in net:
+        if isinstance(layer, nn.ReLU):
+            opened = (m > 0) | ((m == 0) & (a > 0))
+            m, a = m * opened, a * opened
+        elif isinstance(layer, nn.Linear | nn.Conv2d | nn.Flatten):
+            m, a = layer(m) - layer(torch.zeros_like(m)), layer(a)
+        else:
+            raise BadRequest(
+                f"asymptote knows no {type(layer).__name__}: use Linear, Conv2d, "
+                "Flatten and ReLU."
+            )
+    return m, a
+
+
+def limit_confidence(m: Tensor, a: Tensor) -> Tensor:
+    """The confidence in the limit of a ray, (1). Shapes [n, M] to [n]."""
+    steepest = m == m.max(1, keepdim=True).values
+    return a.masked_fill(~steepest, -math.inf).softmax(1).max(1).values
+
+
+@torch.no_grad()
+def far_radius(ccu: CCU, eps: float, classes: int) -> float:
+    """|z| beyond which confidence differs from 1/M by at most eps, (9c).
+
+    Raises:
+        BadRequest: the model is not certified, or eps leaves nothing to show.
+    """
+    ccu.refuse_disorder()
+    room = 1 - 1 / classes - eps
+    if not (eps > 0 and room > 0):
+        raise BadRequest(f"eps is {eps}: give one between 0 and {1 - 1 / classes}.")
+    (s, th), k = ccu.order(), int(ccu.outside.sigma.argmax())
+    rho_i = float(ccu.inside.means.norm(dim=1).max())
+    rho_o = float(ccu.outside.means[k].norm())
+    # the constant of (9b): every in-component as high as the narrowest
+    wide = ccu.inside.means.shape[1] * math.log(th / float(ccu.inside.sigma.min()))
+    beta = float(ccu.outside.log_weights[k])
+    C = max(0.0, ccu.log_q + wide - beta - math.log(eps / room))
+    A, B = 1 / (2 * s**2), 1 / (2 * th**2)
+    half = (A * rho_i + B * rho_o) / (A - B)
+    rest = (A * rho_i**2 - B * rho_o**2 - C) / (A - B)
+    return max(rho_i, half + math.sqrt(max(0.0, half**2 - rest)))
+
+
+# The paper's networks
+
+
+def lenet(seed: int) -> nn.Sequential:
+    """A LeNet for [n, 1, 28, 28], ten classes."""
+    with seeded(seed):
+        layers: list[nn.Module] = []
+        for inputs, outputs in ((1, 32), (32, 64)):
+            layers += [nn.Conv2d(inputs, outputs, 5, 1, 2), nn.ReLU(), nn.MaxPool2d(2)]
+        layers += [nn.Flatten(), nn.Linear(64 * 49, 1024), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Linear(1024, 10))
+
+
+class _Block(nn.Module):
+    """A residual block of two normalised convolutions."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.skip: nn.Module = nn.Identity()
+        if stride != 1:
+            self.skip = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False),
+                nn.BatchNorm2d(outputs),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + self.skip(x))
+
+
+def resnet18(seed: int) -> nn.Sequential:
+    """ResNet-18 (He et al., 2016) for [n, 3, 32, 32], ten classes."""
+    with seeded(seed):
+        layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, 1, 1, bias=False)]
+        layers += [nn.BatchNorm2d(64), nn.ReLU()]
+        for inputs, outputs, stride in (
+            (64, 64, 1),
+            (64, 128, 2),
+            (128, 256, 2),
+            (256, 512, 2),
+        ):
+            layers += [_Block(inputs, outputs, stride), _Block(outputs, outputs, 1)]
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)]
+        return nn.Sequential(*layers)

@@ -341,8 +341,8 @@ FAULTS = [
         "the worst start is kept",
     ),
     (
-        "        ways.append(mean - z)",
-        "        ways.append(z - mean)",
+        "        directions.append(mean - z)",
+        "        directions.append(z - mean)",
         "one start lies away from the mean",
     ),
     (

@@ -9,8 +9,7 @@ import torch
 from drawn import metric, normal, rng, uniform
 from torch import nn
 
-from iclrtut.chapters.provable_uncertainty import experiments as lab
-from iclrtut.chapters.provable_uncertainty import far as afar
+from iclrtut.chapters.provable_uncertainty import attack, experiments
 from iclrtut.chapters.provable_uncertainty import method as pu
 from iclrtut.errors import BadRequest
 
@@ -56,17 +55,17 @@ def test_far_out_the_logits_are_affine(start):
         )
         .double()
         .requires_grad_(False),
-        (1, 8, 8): lab.digits_net(0).double().requires_grad_(False),
+        (1, 8, 8): experiments.digits_net(0).double().requires_grad_(False),
     }
     for shape, net in nets.items():
         v = normal(40, *shape, seed=3)
         origin = normal(40, *shape, seed=4) if start else None
-        m, a = afar.asymptote(net, v, origin)
+        m, a = pu.asymptote(net, v, origin)
         with torch.no_grad():
             at = 0 if origin is None else origin
             for t in (2.0**28, 2.0**30):
-                found = net(at + t * v)
-                assert torch.allclose(found, t * m + a, rtol=1e-9, atol=3e-6)
+                results = net(at + t * v)
+                assert torch.allclose(results, t * m + a, rtol=1e-9, atol=3e-6)
             slope = (net(at + 2.0**30 * v) - net(at + 2.0**29 * v)) / 2.0**29
         assert torch.allclose(slope, m, rtol=1e-6, atol=1e-9)
 
@@ -79,7 +78,7 @@ def test_of_a_shut_gate_the_intercept_decides():
         first.bias.copy_(torch.tensor([0.5, 2.0, -3.0]))
     net = nn.Sequential(first, nn.ReLU()).requires_grad_(False)
     v = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [0.0, 1.0]])
-    m, a = afar.asymptote(net, v)
+    m, a = pu.asymptote(net, v)
     assert m.tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
     assert a.tolist() == [[0.5, 2, 0], [0, 2, 0], [0.5, 2, 0]]
 
@@ -89,8 +88,8 @@ def test_tied_rays_have_limits_below_one():
     for seed in range(40):
         net = layers(seed, 2, 3, 3, 3)
         v = normal(20, 2, seed=seed)
-        m, a = afar.asymptote(net, v)
-        limit = afar.limit_confidence(m, a)
+        m, a = pu.asymptote(net, v)
+        limit = pu.limit_confidence(m, a)
         # the steepest classes alone, by hand
         for i in range(20):
             J = (m[i] == m[i].max()).nonzero().flatten()
@@ -102,14 +101,14 @@ def test_tied_rays_have_limits_below_one():
                 far = net(2.0**30 * v[i : i + 1]).softmax(1).max()
                 assert limit[i] == pytest.approx(float(far), abs=1e-5)
     assert 0.1 < tied / 800 < 0.4
-    m, a = afar.asymptote(layers(1, 2, 100, 100, 2), normal(500, 2))
-    assert (afar.limit_confidence(m, a) == 1).all()
+    m, a = pu.asymptote(layers(1, 2, 100, 100, 2), normal(500, 2))
+    assert (pu.limit_confidence(m, a) == 1).all()
 
 
 def test_an_unknown_layer_is_told():
     for layer in (nn.Tanh(), nn.MaxPool2d(2)):
         with pytest.raises(BadRequest, match=type(layer).__name__):
-            afar.asymptote(nn.Sequential(nn.Linear(2, 2), layer), torch.ones(1, 2))
+            pu.asymptote(nn.Sequential(nn.Linear(2, 2), layer), torch.ones(1, 2))
 
 
 # Attacks
@@ -132,15 +131,15 @@ def test_no_attack_beats_a_certificate_in_4000_balls():
         z[:20] = model.inside.means[torch.arange(20) % 4] + 0.3 * z[:20]
         x = model.metric.unwhiten(z, z)
         R = uniform(40, seed=seed, high=3)
-        found = lab.attack(log_p, model.metric, x, R, 8, rng(seed), model)
-        z_found = model.metric.whiten(found.x)
+        results = attack.attack(log_p, model.metric, x, R, 8, rng(seed), model)
+        z_found = model.metric.whiten(results.x)
         centre = model.metric.whiten(x)
         assert ((z_found - centre).norm(dim=1) <= R * (1 + 1e-9) + 1e-9).all()
-        at = log_p(found.x).exp().amax(1)
-        assert torch.allclose(at, found.confidence, atol=1e-6)
-        over.append(found.confidence - model.bound(x, R, 10))
-        over_tight.append(found.confidence - model.bound(x, R, 10, tight=True))
-        assert (found.confidence >= log_p(x).exp().amax(1) - 1e-9).all()
+        at = log_p(results.x).exp().amax(1)
+        assert torch.allclose(at, results.confidence, atol=1e-6)
+        over.append(results.confidence - model.bound(x, R, 10))
+        over_tight.append(results.confidence - model.bound(x, R, 10, tight=True))
+        assert (results.confidence >= log_p(x).exp().amax(1) - 1e-9).all()
     assert torch.cat(over).max() <= 1e-9
     assert torch.cat(over_tight).max() <= 1e-9
     assert torch.cat(over_tight).median() > -0.01
@@ -169,10 +168,10 @@ def test_in_the_plane_the_attack_is_as_good_as_a_grid():
         R = model.radius(x, 0.3, 10, tight=True)
         x, R = x[R.isfinite()], R[R.isfinite()]
         R = [1.0, 1.2][seed % 2] * R
-        found = lab.attack(log_p, model.metric, x, R, 100, rng(), model)
+        results = attack.attack(log_p, model.metric, x, R, 100, rng(), model)
         best = grid(log_p, model, x, R)
-        short.append(best - found.confidence)
-        moved.append((found.confidence - log_p(x).exp().amax(1)) > 1e-3)
+        short.append(best - results.confidence)
+        moved.append((results.confidence - log_p(x).exp().amax(1)) > 1e-3)
     short = torch.cat(short)
     assert len(short) > 100
     assert (short < 1e-3).double().mean() >= 0.95
@@ -184,12 +183,12 @@ def test_a_plain_network_is_attacked_as_well():
     net = layers(5, 2, 32, 10)
     log_p = softmax(net)
     x, R = normal(40, 2, seed=2, scale=2), torch.full((40,), 1.5).double()
-    found = lab.attack(log_p, model.metric, x, R, 60, rng(), restarts=2)
-    assert found.x.dtype == found.confidence.dtype == torch.float64
+    results = attack.attack(log_p, model.metric, x, R, 60, rng(), restarts=2)
+    assert results.x.dtype == results.confidence.dtype == torch.float64
     best = grid(log_p, model, x, R)
-    assert (best - found.confidence < 1e-3).double().mean() >= 0.95
+    assert (best - results.confidence < 1e-3).double().mean() >= 0.95
     centre = model.metric.whiten(x)
-    lengths = (model.metric.whiten(found.x) - centre).norm(dim=1)
+    lengths = (model.metric.whiten(results.x) - centre).norm(dim=1)
     assert (lengths <= R * (1 + 1e-9)).all()
     assert (lengths > 0.9 * R).double().mean() > 0.5
 
@@ -205,12 +204,12 @@ def test_the_attack_of_a_ramp_ends_at_its_boundary():
     m = metric(6, seed=3)
     x = m.centre.expand(5, 6) + 0.01
     for R in (0.1, torch.tensor([0.02, 0.05, 0.1, 0.2, 0.3])):
-        found = lab.attack(ramp, m, x.view(5, 2, 3), R, 60, rng())
-        assert found.x.shape == (5, 2, 3)
+        results = attack.attack(ramp, m, x.view(5, 2, 3), R, 60, rng())
+        assert results.x.shape == (5, 2, 3)
         C1 = m.covariance @ torch.ones(6).double()
         reach = torch.as_tensor(R).double() * C1.sum().sqrt()
         height = x.sum(1).abs() + reach
-        assert torch.allclose(found.confidence, torch.sigmoid(2 * height), atol=1e-4)
+        assert torch.allclose(results.confidence, torch.sigmoid(2 * height), atol=1e-4)
 
 
 def test_the_attack_depends_on_its_generator_alone():
@@ -219,7 +218,7 @@ def test_the_attack_depends_on_its_generator_alone():
     x, before = normal(12, 4, seed=5, scale=3), torch.get_rng_state()
     kept = x.clone()
     one, two, other = (
-        lab.attack(log_p, model.metric, x, 1.0, 6, rng(seed)) for seed in (1, 1, 2)
+        attack.attack(log_p, model.metric, x, 1.0, 6, rng(seed)) for seed in (1, 1, 2)
     )
     assert torch.equal(one.confidence, two.confidence)
     assert torch.equal(one.x, two.x)
@@ -243,7 +242,7 @@ def test_rates_and_restarts_are_all_tried():
         ((0.5, 0.2), 3, False),
     ):
         rows.clear()
-        lab.attack(
+        attack.attack(
             log_p,
             model.metric,
             x,
@@ -270,7 +269,9 @@ def test_each_start_takes_each_rate():
         seen.append(x.detach().clone())
         return ramp(x)
 
-    lab.attack(log_p, m, torch.full((1, 2), 1e-3), 1.0, 4, rng(), None, (0.4, 0.2), 1)
+    attack.attack(
+        log_p, m, torch.full((1, 2), 1e-3), 1.0, 4, rng(), None, (0.4, 0.2), 1
+    )
     steps = [(b - a).norm(dim=1) for a, b in pairwise(seen[:5])]
     centre = torch.stack(steps)[:, :2]
     assert torch.allclose(centre[0], torch.tensor([0.4, 0.2]).double())
@@ -292,10 +293,12 @@ def test_the_best_point_is_kept_and_not_the_last():
 
     x = torch.full((1, 2), 0.005, dtype=torch.float64)
     for steps in (2, 9, 10):
-        found = lab.attack(log_p, m, x, 1.0, steps, rng(), rates=(1.0,), restarts=0)
-        assert found.confidence >= log_p(x).exp().amax(1) - 1e-12
-        at = log_p(found.x).exp().amax(1)
-        assert found.confidence == pytest.approx(float(at), rel=1e-12)
+        results = attack.attack(
+            log_p, m, x, 1.0, steps, rng(), rates=(1.0,), restarts=0
+        )
+        assert results.confidence >= log_p(x).exp().amax(1) - 1e-12
+        at = log_p(results.x).exp().amax(1)
+        assert results.confidence == pytest.approx(float(at), rel=1e-12)
 
 
 def test_chunks_of_an_attack_are_put_together_again():
@@ -303,23 +306,23 @@ def test_chunks_of_an_attack_are_put_together_again():
     log_p = saturated(4, 2)(model)
     x = model.metric.unwhiten(normal(700, 2, scale=3), normal(1, 2))
     R = uniform(700, high=2)
-    found = lab.attack(log_p, model.metric, x, R, 10, rng(), model)
-    assert found.confidence.shape == (700,)
-    at = log_p(found.x).exp().amax(1)
-    assert torch.allclose(at, found.confidence, atol=1e-9)
-    lengths = (model.metric.whiten(found.x) - model.metric.whiten(x)).norm(dim=1)
+    results = attack.attack(log_p, model.metric, x, R, 10, rng(), model)
+    assert results.confidence.shape == (700,)
+    at = log_p(results.x).exp().amax(1)
+    assert torch.allclose(at, results.confidence, atol=1e-9)
+    lengths = (model.metric.whiten(results.x) - model.metric.whiten(x)).norm(dim=1)
     assert (lengths <= R * (1 + 1e-9) + 1e-12).all()
     some = [0, 333, 334, 699]
-    alone = lab.attack(log_p, model.metric, x[some], R[some], 40, rng(), model)
-    assert np.allclose(alone.confidence, found.confidence[some], atol=0.05)
+    alone = attack.attack(log_p, model.metric, x[some], R[some], 40, rng(), model)
+    assert np.allclose(alone.confidence, results.confidence[some], atol=0.05)
 
 
 def test_a_ball_without_a_size_holds_its_centre():
     model = ccu(5, 3)
     log_p = saturated(5, 3)(model)
     x = normal(6, 3)
-    found = lab.attack(log_p, model.metric, x, 0.0, 5, rng(), model)
-    assert torch.allclose(found.x, x, atol=1e-12)
-    assert torch.allclose(found.confidence, log_p(x).exp().amax(1))
+    results = attack.attack(log_p, model.metric, x, 0.0, 5, rng(), model)
+    assert torch.allclose(results.x, x, atol=1e-12)
+    assert torch.allclose(results.confidence, log_p(x).exp().amax(1))
     with pytest.raises(BadRequest, match="R is -1"):
-        lab.attack(log_p, model.metric, x, -1.0, 5, rng(), model)
+        attack.attack(log_p, model.metric, x, -1.0, 5, rng(), model)

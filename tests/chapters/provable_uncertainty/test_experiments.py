@@ -1,7 +1,6 @@
 """The experiments of the chapter on CCU, against independent routes."""
 
 import base64
-import io
 import json
 from types import SimpleNamespace
 
@@ -10,15 +9,12 @@ import pytest
 import started
 import torch
 from drawn import rng
-from PIL import Image
 from scipy import stats
 from scipy.special import logsumexp
 from torch import nn
 from torch.nn import functional as F
 
-from iclrtut.chapters.provable_uncertainty import CHAPTER, FOREIGN
-from iclrtut.chapters.provable_uncertainty import experiments as lab
-from iclrtut.chapters.provable_uncertainty import far as afar
+from iclrtut.chapters.provable_uncertainty import CHAPTER, FOREIGN, experiments
 from iclrtut.chapters.provable_uncertainty import method as chapter
 from iclrtut.errors import BadRequest, RunFailed
 from iclrtut.train import History
@@ -33,8 +29,12 @@ def small(tmp_path_factory):
     """A run, digits, and the three methods trained for few steps."""
     run = start(steps=40, batch=32, components=(5, 5), test=200)
     run.folder = tmp_path_factory.mktemp("small")
-    data = lab.load_data(run)
-    return run, data, {method: lab.train(run, data, method) for method in METHODS}
+    data = experiments.load_data(run)
+    return (
+        run,
+        data,
+        {method: experiments.train(run, data, method) for method in METHODS},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,11 @@ def plane(tmp_path_factory):
     """A run, two moons, and the four models of the page's figure."""
     run = start(moons_steps=100)
     run.folder = tmp_path_factory.mktemp("plane")
-    x, y = lab.moons(run, 300)
-    models = {m: lab.train_moons(run, x, y, m) for m in METHODS}
-    models["failing"] = lab.train_moons(run, x, y, "ccu", (1, 40), "moons-failing")
+    x, y = experiments.moons(run, 300)
+    models = {m: experiments.train_moons(run, x, y, m) for m in METHODS}
+    models["failing"] = experiments.train_moons(
+        run, x, y, "ccu", (1, 40), "moons-failing"
+    )
     return run, x, y, models
 
 
@@ -52,7 +54,7 @@ def plane(tmp_path_factory):
 
 
 def test_digits_are_split_without_overlap_and_anew_by_seed():
-    first, same, other = (lab.load_data(start("quick", k)) for k in (0, 0, 1))
+    first, same, other = (experiments.load_data(start("quick", k)) for k in (0, 0, 1))
     assert [len(part) for part in first[:4]] == [1297, 1297, 500, 500]
     pictures = torch.cat([first.x, first.x_test])
     assert len(pictures.flatten(1).unique(dim=0)) >= 1796  # of 1797, all of them differ
@@ -68,9 +70,9 @@ def test_digits_are_split_without_overlap_and_anew_by_seed():
 def test_digits_keep_their_labels():
     from sklearn.datasets import load_digits
 
-    found, known = lab.load_data(start()), load_digits()
+    results, known = experiments.load_data(start()), load_digits()
     table = {row.tobytes(): y for row, y in zip(known.data, known.target, strict=True)}
-    for x, y in ((found.x, found.y), (found.x_test, found.y_test)):
+    for x, y in ((results.x, results.y), (results.x_test, results.y_test)):
         rows = (x.flatten(1) * 16).double().numpy()
         assert [table[row.tobytes()] for row in rows] == y.tolist()
 
@@ -96,17 +98,17 @@ def fake_sets(monkeypatch, jpeg=True):
         }
     arrays["clothing32"] = {"images": arrays["cifar10"]["train_images"] // 2}
     arrays["notmnist"] = {"images": arrays["mnist"]["train_images"] // 3}
-    arrays["photographs"] = lab.sets.load("photographs")
-    monkeypatch.setattr(lab.sets, "load", arrays.__getitem__)
+    arrays["photographs"] = experiments.sets.load("photographs")
+    monkeypatch.setattr(experiments.sets, "load", arrays.__getitem__)
     kind = SimpleNamespace(is_file=lambda: jpeg)
-    monkeypatch.setattr(lab.sets, "fetch", lambda name: kind)
+    monkeypatch.setattr(experiments.sets, "fetch", lambda name: kind)
     return arrays
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
 def test_an_official_test_part_stays_one(monkeypatch, name):
     arrays = fake_sets(monkeypatch)
-    data = lab.load_data(start("full", test=30), name)
+    data = experiments.load_data(start("full", test=30), name)
     colour = name == "cifar10"
     size = (3, 32, 32) if colour else (1, 28, 28)
     assert data.x.shape == (60, *size)
@@ -118,17 +120,17 @@ def test_an_official_test_part_stays_one(monkeypatch, name):
     pixels = (data.x_test * 255).round().byte().permute(0, 2, 3, 1).numpy()
     known = arrays[name]["test_images"].reshape(40, *pixels.shape[1:])
     assert all((known == z).all((1, 2, 3)).sum() == 1 for z in pixels)
-    everything = lab.load_data(start("full"), name)
+    everything = experiments.load_data(start("full"), name)
     assert len(everything.x_test) == 40
 
 
 def test_outliers_are_noise_and_shuffled_inputs_at_any_contrast():
-    data = lab.load_data(start())
-    found = lab.outliers(data.x, 401, rng())
-    assert found.shape == (401, 1, 8, 8)
-    assert found.dtype == data.x.dtype
-    assert found.min() >= 0 and found.max() <= 1
-    noise, shuffled = found[:200].flatten(1), found[200:].flatten(1)
+    data = experiments.load_data(start())
+    results = experiments.outliers(data.x, 401, rng())
+    assert results.shape == (401, 1, 8, 8)
+    assert results.dtype == data.x.dtype
+    assert results.min() >= 0 and results.max() <= 1
+    noise, shuffled = results[:200].flatten(1), results[200:].flatten(1)
     # Brought to full contrast, what is shuffled has the pixels of some input.
     known = data.x.flatten(1).sort(1)[0]
     known = known / known[:, -1:]
@@ -143,77 +145,49 @@ def test_outliers_are_noise_and_shuffled_inputs_at_any_contrast():
         assert stats.kstest(contrast.numpy(), "uniform").pvalue > 1e-4
         room = rows.amin(1) / (1 - contrast)
         assert 0.4 < room.mean() < 0.6
-    again, other = (lab.outliers(data.x, 401, rng(k)) for k in (0, 1))
-    assert torch.equal(found, again)
-    assert not torch.equal(found, other)
+    again, other = (experiments.outliers(data.x, 401, rng(k)) for k in (0, 1))
+    assert torch.equal(results, again)
+    assert not torch.equal(results, other)
 
 
 def test_each_outlier_has_its_own_shuffle():
     x = torch.arange(64.0).view(1, 1, 8, 8) / 63
-    found = lab.outliers(x, 20, rng())[10:].flatten(1).argsort(1)
-    assert len(found.unique(dim=0)) == 10
-    assert not (found == torch.arange(64)).all(1).any()
+    results = experiments.outliers(x, 20, rng())[10:].flatten(1).argsort(1)
+    assert len(results.unique(dim=0)) == 10
+    assert not (results == torch.arange(64)).all(1).any()
 
 
 def test_foreign_sets_are_what_they_are_called():
-    data = lab.load_data(start("quick"))
-    found = lab.foreign_sets(data, np.random.default_rng(0), 300)
+    data = experiments.load_data(start("quick"))
+    results = experiments.foreign_sets(data, np.random.default_rng(0), 300)
     x = data.x_test[:300]
-    assert list(found) == list(FOREIGN)
-    for z in found.values():
+    assert list(results) == list(FOREIGN)
+    for z in results.values():
         assert z.shape == x.shape
         assert z.dtype == x.dtype
         assert z.min() >= 0 and z.max() <= 1
-    assert torch.equal(found["inverted"], 1 - x)
+    assert torch.equal(results["inverted"], 1 - x)
     turned = np.rot90(x[7, 0].numpy())
-    assert np.array_equal(found["turned"][7, 0], turned)
-    assert torch.equal(found["rolled"][:, :, :4], x[:, :, 4:])
-    assert torch.equal(found["rolled"][:, :, 4:], x[:, :, :4])
-    assert stats.kstest(found["noise"].flatten().numpy(), "uniform").pvalue > 1e-4
-    shuffled = found["permuted"].flatten(1)
+    assert np.array_equal(results["turned"][7, 0], turned)
+    assert torch.equal(results["rolled"][:, :, :4], x[:, :, 4:])
+    assert torch.equal(results["rolled"][:, :, 4:], x[:, :, :4])
+    assert stats.kstest(results["noise"].flatten().numpy(), "uniform").pvalue > 1e-4
+    shuffled = results["permuted"].flatten(1)
     assert torch.equal(shuffled.sort(1)[0], x.flatten(1).sort(1)[0])
     middle = (shuffled[:, 10:50] == x.flatten(1)[:, 10:50]).all(1)
     assert middle.sum() == 0
     constant = x.flatten(1).std(0) == 0  # dead pixels: one shuffle would keep them dead
     assert constant.any() and (shuffled.std(0) > 0.1).all()
-    assert found["photographs"].std(0).mean() > 0.1
-    few = lab.foreign_sets(data, np.random.default_rng(0), 10_000)
+    assert results["photographs"].std(0).mean() > 0.1
+    few = experiments.foreign_sets(data, np.random.default_rng(0), 10_000)
     assert {len(z) for z in few.values()} == {500}
-
-
-def test_patches_are_averaged_squares(monkeypatch):
-    picture = np.arange(40 * 50).reshape(40, 50).astype(np.float32) % 256
-    monkeypatch.setattr(lab.sets, "load", lambda name: {"only": picture})
-    (found,) = lab._photographs(torch.Size((1, 8, 8)), 1, np.random.default_rng(1))
-    assert found.shape == (1, 8, 8)
-    blocks = [
-        picture[i : i + 32, j : j + 32].reshape(8, 4, 8, 4).mean((1, 3)) / 255
-        for i in range(9)
-        for j in range(19)
-    ]
-    assert min(np.abs(block - found[0].numpy()).max() for block in blocks) < 1e-6
-
-
-@pytest.mark.parametrize("jpeg", [True, False])
-def test_clothes_are_as_lossy_as_cifar_is(monkeypatch, jpeg):
-    known = fake_sets(monkeypatch, jpeg)["clothing32"]["images"]
-    found = lab._photographs(torch.Size((3, 32, 32)), 5, np.random.default_rng(0))
-    pixels = (found * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    if jpeg:
-        lossy = []
-        for image in known:
-            file = io.BytesIO()
-            Image.fromarray(image).save(file, "JPEG", quality=75)
-            lossy.append(np.asarray(Image.open(file)))
-        known = np.stack(lossy)
-    assert all((picture == known).all((1, 2, 3)).any() for picture in pixels)
 
 
 def test_moons_lie_about_the_origin():
     from sklearn.datasets import make_moons
 
     run = start()
-    x, y = lab.moons(run, 4000)
+    x, y = experiments.moons(run, 4000)
     assert x.dtype == torch.float32 and y.dtype == torch.int64
     assert x.mean(0).abs().max() < 0.01
     clean, _ = make_moons(4000, noise=0)
@@ -221,19 +195,19 @@ def test_moons_lie_about_the_origin():
     off = torch.cdist(x, clean).amin(1)
     assert off.square().mean().sqrt() == pytest.approx(0.1, rel=0.1)
     assert (x[y == 0, 1].mean() - x[y == 1, 1].mean()).item() > 0.5
-    again, _ = lab.moons(run, 4000)
-    fresh, _ = lab.moons(run, 4000, "test")
+    again, _ = experiments.moons(run, 4000)
+    fresh, _ = experiments.moons(run, 4000, "test")
     assert torch.equal(x, again)
     assert not torch.equal(x, fresh)
 
 
 def test_the_box_is_filled_evenly():
     like = torch.zeros(1, 2)
-    found = lab.box(3.0, like, 4000, rng())
-    for column in found.T:
+    results = experiments.box(3.0, like, 4000, rng())
+    for column in results.T:
         even = stats.uniform(-3, 6)
         assert stats.kstest(column.numpy(), even.cdf).pvalue > 1e-4
-    assert abs(np.corrcoef(found.T.numpy())[0, 1]) < 0.06
+    assert abs(np.corrcoef(results.T.numpy())[0, 1]) < 0.06
 
 
 # Training
@@ -246,22 +220,22 @@ def weights(trained):
 
 def test_methods_start_from_the_same_weights_and_see_the_same_batches(monkeypatch):
     run, seen = start(steps=3, batch=8), {}
-    data = lab.load_data(run)
+    data = experiments.load_data(run)
     for method in METHODS:
         draw, foreign = [], []
 
-        def drawn(self, real=lab._Batches.draw, kept=draw):
+        def drawn(self, real=experiments.Batches.draw, kept=draw):
             kept.append(real(self))
             return kept[-1]
 
-        def outside(self, real=lab._Batches.foreign, kept=foreign):
+        def outside(self, real=experiments.Batches.foreign, kept=foreign):
             kept.append(real(self))
             return kept[-1]
 
         with monkeypatch.context() as patch:
-            patch.setattr(lab._Batches, "draw", drawn)
-            patch.setattr(lab._Batches, "foreign", outside)
-            lab.train(run, data, method)
+            patch.setattr(experiments.Batches, "draw", drawn)
+            patch.setattr(experiments.Batches, "foreign", outside)
+            experiments.train(run, data, method)
         seen[method] = draw, foreign
     for method in ("oe", "ccu"):
         for (x, y), (a, b) in zip(seen["plain"][0], seen[method][0], strict=True):
@@ -278,17 +252,17 @@ def test_methods_start_from_the_same_weights_and_see_the_same_batches(monkeypatc
 def first_loss(run, data, method):
     """The loss of the first step, from the formulas."""
     s = run.settings
-    net = lab.digits_net(run.generator("net").initial_seed())
+    net = experiments.digits_net(run.generator("net").initial_seed())
     at = torch.randint(len(data.x), (s.batch,), generator=run.generator("batches"))
     x, y = data.x[at], data.y[at]
     p = net(x).double().softmax(1)
     if method == "plain":
         return -p.gather(1, y[:, None]).log().mean()
-    x_out = lab.outliers(data.x, s.batch, run.generator("outliers"))
+    x_out = experiments.outliers(data.x, s.batch, run.generator("outliers"))
     p_out = net(x_out).double().softmax(1)
     if method == "oe":
         return -p.gather(1, y[:, None]).log().mean() - p_out.log().mean()
-    fresh = lab.outliers(data.x, len(data.x), run.generator("mixtures"))
+    fresh = experiments.outliers(data.x, len(data.x), run.generator("mixtures"))
     seed = run.generator("mixtures").initial_seed() % 2**31
     ccu = chapter.CCU.fit(
         data.x, fresh, s.components, s.floor, s.q, seed, lowest=s.lowest
@@ -308,21 +282,21 @@ def first_loss(run, data, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_first_loss_is_the_formulas(method):
     run = start()
-    data = lab.load_data(run)
-    trained = lab.train(run, data, method)
-    told = trained.history.curves["loss"][0]
-    assert told == pytest.approx(first_loss(run, data, method).item(), rel=1e-5)
+    data = experiments.load_data(run)
+    trained = experiments.train(run, data, method)
+    output = trained.history.curves["loss"][0]
+    assert output == pytest.approx(first_loss(run, data, method).item(), rel=1e-5)
     assert len(trained.history.curves["loss"]) == run.settings.steps
 
 
 def test_network_and_mixtures_have_their_own_rates():
     run = start(steps=1, rate=0.01, mixture_rate=1e-4)
-    data = lab.load_data(run)
-    trained = lab.train(run, data, "ccu")
-    net = lab.digits_net(run.generator("net").initial_seed())
+    data = experiments.load_data(run)
+    trained = experiments.train(run, data, "ccu")
+    net = experiments.digits_net(run.generator("net").initial_seed())
     moved = (trained.model[-1].bias - net[-1].bias).abs()
     assert moved.max().item() == pytest.approx(0.01, rel=1e-3)
-    fresh = lab.outliers(data.x, len(data.x), run.generator("mixtures"))
+    fresh = experiments.outliers(data.x, len(data.x), run.generator("mixtures"))
     seed = run.generator("mixtures").initial_seed() % 2**31
     before = chapter.CCU.fit(data.x, fresh, run.settings.components, 1e-2, 1.0, seed)
     for name, value in trained.ccu.named_parameters():
@@ -335,35 +309,38 @@ def test_settings_reach_the_mixtures(monkeypatch):
         steps=1, components=(2, 3), floor=0.1, q=2.0, lowest=-1.0, moons_steps=1,
         moons_components=(4, 5),
     )  # fmt: skip
-    data = lab.load_data(run)
-    ccu = lab.train(run, data, "ccu").ccu
+    data = experiments.load_data(run)
+    ccu = experiments.train(run, data, "ccu").ccu
     assert [len(ccu.inside.means), len(ccu.outside.means)] == [2, 3]
     assert ccu.log_q == pytest.approx(np.log(2))
     scales = ccu.metric.scales
     assert (scales[0] / scales[-1]).item() == pytest.approx(0.1**0.5)
     assert ccu.inside.lowest == ccu.outside.lowest == -1
-    monkeypatch.setattr(lab, "FITTED", 50)
-    fewer = lab.train(run, data, "ccu", "fewer").ccu
+    monkeypatch.setattr(experiments, "FITTED", 50)
+    fewer = experiments.train(run, data, "ccu", "fewer").ccu
     assert torch.allclose(
         fewer.metric.centre, data.x[:50].flatten(1).double().mean(0), atol=1e-12
     )
-    x, y = lab.moons(run, 200)
+    x, y = experiments.moons(run, 200)
     x = x * torch.tensor([1.0, 0.01])
-    plane = lab.train_moons(run, x, y, "ccu").ccu
+    plane = experiments.train_moons(run, x, y, "ccu").ccu
     assert [len(plane.inside.means), len(plane.outside.means)] == [4, 5]
     covariance = torch.tensor(np.cov(x.T.double().numpy()))
     assert torch.allclose(plane.metric.covariance, covariance)  # no floor
-    other = lab.train_moons(run, x, y, "ccu", (1, 7), "other").ccu
+    other = experiments.train_moons(run, x, y, "ccu", (1, 7), "other").ccu
     assert [len(other.inside.means), len(other.outside.means)] == [1, 7]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_resumed_training_ends_as_an_undisturbed_one(method, monkeypatch, tmp_path):
     run = start(every=2, steps=6, moons_steps=6)
-    data, (x, y) = lab.load_data(run), lab.moons(run, 100)
+    data, (x, y) = experiments.load_data(run), experiments.moons(run, 100)
 
     def trained():
-        made = lab.train(run, data, method), lab.train_moons(run, x, y, method)
+        made = (
+            experiments.train(run, data, method),
+            experiments.train_moons(run, x, y, method),
+        )
         return made
 
     calm = trained()
@@ -390,22 +367,22 @@ def test_a_resumed_training_ends_as_an_undisturbed_one(method, monkeypatch, tmp_
 
 def test_names_keep_checkpoints_apart():
     run = start(steps=2, moons_steps=2)
-    data, (x, y) = lab.load_data(run), lab.moons(run, 50)
-    lab.train(run, data, "plain")
-    lab.train(run, data, "oe", "elsewhere")
-    lab.train_moons(run, x, y, "plain")
-    lab.train_moons(run, x, y, "oe", name="moons-elsewhere")
-    found = {file.stem for file in run.folder.glob("*.checkpoint")}
-    assert found == {"plain", "elsewhere", "moons-plain", "moons-elsewhere"}
+    data, (x, y) = experiments.load_data(run), experiments.moons(run, 50)
+    experiments.train(run, data, "plain")
+    experiments.train(run, data, "oe", "elsewhere")
+    experiments.train_moons(run, x, y, "plain")
+    experiments.train_moons(run, x, y, "oe", name="moons-elsewhere")
+    results = {file.stem for file in run.folder.glob("*.checkpoint")}
+    assert results == {"plain", "elsewhere", "moons-plain", "moons-elsewhere"}
 
 
 def test_an_unknown_method_is_refused():
     run = start()
-    x, y = lab.moons(run, 50)
+    x, y = experiments.moons(run, 50)
     with pytest.raises(BadRequest, match="plain, oe or ccu"):
-        lab.train(run, lab.load_data(run), "acet")
+        experiments.train(run, experiments.load_data(run), "acet")
     with pytest.raises(BadRequest, match="plain, oe or ccu"):
-        lab.train_moons(run, x, y, "CCU")
+        experiments.train_moons(run, x, y, "CCU")
 
 
 def test_what_the_methods_learn_differs_as_the_paper_says(plane):
@@ -415,11 +392,13 @@ def test_what_the_methods_learn_differs_as_the_paper_says(plane):
         right = models[name].model(x).argmax(1) == y
         assert right.double().mean() > 0.9
     assert models["plain"].ccu is None and models["oe"].ccu is None
-    assert lab.mean_confidence(models["plain"], far) > 0.9
-    assert lab.mean_confidence(models["ccu"], far) == pytest.approx(0.5, abs=1e-6)
-    assert lab.mean_confidence(models["ccu"], x) > 0.7
-    box = lab.box(3.0, x, 500, rng())
-    assert lab.mean_confidence(models["oe"], box) < lab.mean_confidence(
+    assert experiments.mean_confidence(models["plain"], far) > 0.9
+    assert experiments.mean_confidence(models["ccu"], far) == pytest.approx(
+        0.5, abs=1e-6
+    )
+    assert experiments.mean_confidence(models["ccu"], x) > 0.7
+    box = experiments.box(3.0, x, 500, rng())
+    assert experiments.mean_confidence(models["oe"], box) < experiments.mean_confidence(
         models["plain"], box
     )
     assert set(models["ccu"].history.curves) == {"loss", "s", "th"}
@@ -435,12 +414,12 @@ def test_a_trained_network_no_longer_trains(monkeypatch):
             nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 10), nn.Dropout(0.5)
         )
 
-    monkeypatch.setitem(lab.NETS, (1, 8, 8), net)
+    monkeypatch.setitem(experiments.NETS, (1, 8, 8), net)
     run = start()
-    data = lab.load_data(run)
-    trained = lab.train(run, data, "plain")
+    data = experiments.load_data(run)
+    trained = experiments.train(run, data, "plain")
     assert trained.model[0].num_batches_tracked == run.settings.steps
-    first, again = (lab.confidences(trained, data.x_test) for _ in range(2))
+    first, again = (experiments.confidences(trained, data.x_test) for _ in range(2))
     assert torch.equal(first, again)
 
 
@@ -451,28 +430,28 @@ def test_log_p_is_the_softmax_or_bayes_rule(small):
     _, data, models = small
     x = data.x_test[:20]
     for name, trained in models.items():
-        found = lab.log_p(trained)(x)
-        assert found.shape == (20, 10)
-        assert found.dtype == torch.float64
-        assert torch.allclose(found.exp().sum(1), torch.ones(20).double())
+        results = experiments.log_p(trained)(x)
+        assert results.shape == (20, 10)
+        assert results.dtype == torch.float64
+        assert torch.allclose(results.exp().sum(1), torch.ones(20).double())
         wanted = trained.model(x).double().softmax(1)
         if name == "ccu":
             w = torch.sigmoid(trained.ccu.log_ratio(x))[:, None]
             wanted = w * wanted + (1 - w) / 10
-        assert torch.allclose(found.exp(), wanted, atol=1e-12)
-        double = lab.log_p(trained)(x.double())
-        assert torch.equal(found, double)
+        assert torch.allclose(results.exp(), wanted, atol=1e-12)
+        double = experiments.log_p(trained)(x.double())
+        assert torch.equal(results, double)
 
 
 def test_confidence_is_the_highest_probability_whatever_the_chunks(small, monkeypatch):
     _, data, models = small
     for trained in models.values():
-        whole = lab.log_p(trained)(data.x_test).exp().max(1).values
-        monkeypatch.setattr(lab, "CHUNK", 77)
-        found = lab.confidences(trained, data.x_test)
-        assert not found.requires_grad
-        assert torch.allclose(found, whole, atol=1e-6)
-        mean = lab.mean_confidence(trained, data.x_test)
+        whole = experiments.log_p(trained)(data.x_test).exp().max(1).values
+        monkeypatch.setattr(experiments, "BATCH", 77)
+        results = experiments.confidences(trained, data.x_test)
+        assert not results.requires_grad
+        assert torch.allclose(results, whole, atol=1e-6)
+        mean = experiments.mean_confidence(trained, data.x_test)
         assert mean == pytest.approx(whole.mean().item(), abs=1e-6)
 
 
@@ -497,11 +476,11 @@ def labelled(n=40):
     y = torch.arange(n) % 10
     x = torch.rand(n, 1, 8, 8, generator=rng())
     x[:, 0, 0, 0] = y / 10
-    return lab.Data(x, y, x, y)
+    return experiments.Data(x, y, x, y)
 
 
 def bare(model, ccu=None):
-    return lab.Trained(model, ccu, History({}, 0.0, 0))
+    return experiments.Trained(model, ccu, History({}, 0.0, 0))
 
 
 def fixed(**wrong):
@@ -509,8 +488,10 @@ def fixed(**wrong):
 
 
 def test_error_is_in_points():
-    found = lab.measure_accuracy(start(), labelled(), fixed(plain=1, oe=2, ccu=4))
-    assert found == {
+    results = experiments.measure_accuracy(
+        start(), labelled(), fixed(plain=1, oe=2, ccu=4)
+    )
+    assert results == {
         "accuracy": pytest.approx({"value": 30, "plain": 10, "oe": 20, "ccu": 40})
     }
 
@@ -520,22 +501,27 @@ def test_classes_come_from_the_logits_where_all_probabilities_are_equal(small):
     ccu = models["ccu"].ccu
     far = data._replace(x_test=data.x_test + 1e4)
     same = bare(Fixed(), ccu)
-    assert lab.confidences(same, far.x_test).max() == pytest.approx(0.1, abs=1e-15)
+    assert experiments.confidences(same, far.x_test).max() == pytest.approx(
+        0.1, abs=1e-15
+    )
     only = {"plain": models["plain"], "oe": models["oe"]}
     right = far._replace(y_test=models["plain"].model(far.x_test).argmax(1))
-    found = lab.measure_accuracy(
+    results = experiments.measure_accuracy(
         run, right, {**only, "ccu": bare(models["plain"].model, ccu)}
     )
-    assert found["accuracy"]["ccu"] == 0
+    assert results["accuracy"]["ccu"] == 0
 
 
 def test_pictures_of_28_pixels_are_photographs_letters_and_each_other(monkeypatch):
     arrays = fake_sets(monkeypatch)
     for name, other in (("mnist", "fashion_mnist"), ("fashion_mnist", "mnist")):
         rng = np.random.default_rng(1)
-        found = lab._pictures(name, torch.Size((1, 28, 28)), 32, rng)
-        assert found.shape == (32, 1, 28, 28) and 0 <= found.min() <= found.max() <= 1
-        letters, images = found[12:22], found[22:]
+        results = experiments._pictures(torch.zeros(32, 1, 28, 28), name, rng)
+        assert (
+            results.shape == (32, 1, 28, 28)
+            and 0 <= results.min() <= results.max() <= 1
+        )
+        letters, images = results[12:22], results[22:]
         for part, source in (
             (letters, arrays["notmnist"]["images"]),
             (images, arrays[other]["test_images"]),
@@ -558,22 +544,22 @@ def test_foreign_sets_are_compared_set_by_set(monkeypatch):
         below = 1 - chance[name] if x is foreign["rolled"] else level[name]
         return torch.full((50,), below, dtype=torch.float64)
 
-    monkeypatch.setattr(lab, "confidences", confidences)
+    monkeypatch.setattr(experiments, "confidences", confidences)
     models = {name: name for name in METHODS}
-    found = lab.measure_foreign(start(), data, models, foreign)
-    assert list(found) == [
+    results = experiments.measure_foreign(start(), data, models, foreign)
+    assert list(results) == [
         "mmc_noise", "mmc_rolled", "mmc_level", "auroc_noise", "auroc_rolled",
     ]  # fmt: skip
-    assert found["mmc_noise"] == pytest.approx({"value": -0.7, **level})
-    assert found["mmc_level"] == pytest.approx({"value": 0.2, **level})
-    assert found["auroc_rolled"] == pytest.approx({"value": 0.25, **chance}, abs=2e-3)
-    assert found["mmc_rolled"]["ccu"] == pytest.approx(0.05)
+    assert results["mmc_noise"] == pytest.approx({"value": -0.7, **level})
+    assert results["mmc_level"] == pytest.approx({"value": 0.2, **level})
+    assert results["auroc_rolled"] == pytest.approx({"value": 0.25, **chance}, abs=2e-3)
+    assert results["mmc_rolled"]["ccu"] == pytest.approx(0.05)
 
 
 def test_balls_about_noise_are_certified_at_tau(small):
     run, data, models = small
     run.settings = run.settings._replace(attacked=60)
-    balls = lab.noise_balls(run, data, models["ccu"])
+    balls = experiments.noise_balls(run, data, models["ccu"])
     ccu = models["ccu"].ccu
     assert len(balls.x) + balls.without == 60
     assert stats.kstest(balls.x.flatten().numpy(), "uniform").pvalue > 1e-4
@@ -590,39 +576,39 @@ def test_images_without_a_radius_are_left_out_and_counted(small, monkeypatch):
     real = chapter.CCU.radius
 
     def radius(self, x, tau, classes, tight=False):
-        found = real(self, x, tau, classes, tight)
-        found[: self.missing] = torch.nan
-        return found
+        results = real(self, x, tau, classes, tight)
+        results[: self.missing] = torch.nan
+        return results
 
     monkeypatch.setattr(chapter.CCU, "radius", radius)
     monkeypatch.setattr(chapter.CCU, "missing", 2, raising=False)
     run.settings = run.settings._replace(attacked=6)
-    balls = lab.noise_balls(run, data, models["ccu"])
+    balls = experiments.noise_balls(run, data, models["ccu"])
     assert [len(part) for part in balls[:3]] == [4, 4, 4]
     assert balls.without == 2
     assert not balls.radius.isnan().any()
-    found = lab.measure_adversarial(run, data, models)
-    assert found["certified"]["balls"] == 4
-    assert found["tight"]["without"] == 2
+    results = experiments.measure_adversarial(run, data, models)
+    assert results["certified"]["balls"] == 4
+    assert results["tight"]["without"] == 2
     monkeypatch.setattr(chapter.CCU, "missing", 6)
     with pytest.raises(RunFailed, match="none of 6 noise images"):
-        lab.noise_balls(run, data, models["ccu"])
+        experiments.noise_balls(run, data, models["ccu"])
 
 
 def test_every_model_is_attacked_in_the_same_balls(small, monkeypatch):
     run, data, models = small
     run.settings = run.settings._replace(attacked=5)
-    calls, real = [], lab.attack
+    calls, real = [], experiments.attack
     names = {id(trained.model): name for name, trained in models.items()}
 
-    def attack(log_p, metric, x, R, *rest, ccu):
+    def attack(log_p, metric, x, R, **options):
         model = log_p.__closure__[0].cell_contents.model
-        calls.append((names[id(model)], x, R, ccu))
-        return real(log_p, metric, x, R, *rest, ccu=ccu)
+        calls.append((names[id(model)], x, R, options["ccu"]))
+        return real(log_p, metric, x, R, **options)
 
-    monkeypatch.setattr(lab, "attack", attack)
-    found = lab.measure_adversarial(run, data, models)
-    balls = lab.noise_balls(run, data, models["ccu"])
+    monkeypatch.setattr(experiments, "attack", attack)
+    results = experiments.measure_adversarial(run, data, models)
+    balls = experiments.noise_balls(run, data, models["ccu"])
     assert [call[0] for call in calls] == ["plain", "oe", "ccu", "ccu"]
     wanted = [balls.radius] * 3 + [balls.tight]
     for (name, x, R, ccu), radius in zip(calls, wanted, strict=True):
@@ -633,19 +619,19 @@ def test_every_model_is_attacked_in_the_same_balls(small, monkeypatch):
         "value", "plain", "oe", "ccu", "ccu_tight", "bound", "gap", "radius",
         "radius_tight", "without",
     }  # fmt: skip
-    assert set(found) == {
+    assert set(results) == {
         "certified", "certified_tight", "adversarial_plain", "adversarial_ccu", "tight",
     }  # fmt: skip
-    assert set(found["adversarial_plain"]) == set(found["adversarial_ccu"]) == keys
-    numbers = found["adversarial_ccu"]
+    assert set(results["adversarial_plain"]) == set(results["adversarial_ccu"]) == keys
+    numbers = results["adversarial_ccu"]
     assert numbers["bound"] == pytest.approx(0.2)
     assert numbers["value"] < 0 < numbers["gap"]
-    assert numbers["plain"] == found["adversarial_plain"]["value"] > numbers["ccu"]
-    assert found["tight"]["value"] == pytest.approx(
+    assert numbers["plain"] == results["adversarial_plain"]["value"] > numbers["ccu"]
+    assert results["tight"]["value"] == pytest.approx(
         (balls.tight / balls.radius).median().item()
     )
-    assert found["certified"]["value"] < 1e-6
-    assert found["certified_tight"]["value"] < 1e-6
+    assert results["certified"]["value"] < 1e-6
+    assert results["certified_tight"]["value"] < 1e-6
 
 
 def test_a_bound_that_is_too_low_is_found_out(small, plane, monkeypatch):
@@ -654,26 +640,26 @@ def test_a_bound_that_is_too_low_is_found_out(small, plane, monkeypatch):
     )
     run, data, models = small
     run.settings = run.settings._replace(attacked=5)
-    found = lab.measure_adversarial(run, data, models)
-    assert found["certified"]["value"] > 0.0999
-    assert found["certified_tight"]["value"] > 0.0999
-    assert found["adversarial_ccu"]["value"] > 0.0999
+    results = experiments.measure_adversarial(run, data, models)
+    assert results["certified"]["value"] > 0.0999
+    assert results["certified_tight"]["value"] > 0.0999
+    assert results["adversarial_ccu"]["value"] > 0.0999
     run, x, _, models = plane
-    found = lab.measure_balls(run, models["ccu"], x)
-    assert all(numbers["value"] > 0.4999 for numbers in found.values())
+    results = experiments.measure_balls(run, models["ccu"], x)
+    assert all(numbers["value"] > 0.4999 for numbers in results.values())
 
 
 def test_random_balls_hold_to_both_certificates(plane, monkeypatch):
     run, x, _, models = plane
     run.settings = run.settings._replace(moons_balls=300, attack_steps=10)
-    calls, real = [], lab.attack
+    calls, real = [], experiments.attack
 
-    def attack(log_p, metric, x, R, *rest, ccu):
+    def attack(log_p, metric, x, R, **options):
         calls.append((x, R))
-        return real(log_p, metric, x, R, *rest, ccu=ccu)
+        return real(log_p, metric, x, R, **options)
 
-    monkeypatch.setattr(lab, "attack", attack)
-    found = lab.measure_balls(run, models["ccu"], x)
+    monkeypatch.setattr(experiments, "attack", attack)
+    results = experiments.measure_balls(run, models["ccu"], x)
     (centre, radius), *others = calls
     assert not others
     for column in centre.T:
@@ -681,14 +667,14 @@ def test_random_balls_hold_to_both_certificates(plane, monkeypatch):
     spread = stats.uniform(-2, 2.7)
     assert stats.kstest(radius.log10().numpy(), spread.cdf).pvalue > 1e-4
     assert 0.6 < radius.log10().max() <= 0.7
-    assert set(found) == {"certified", "certified_tight"}
+    assert set(results) == {"certified", "certified_tight"}
     for id, tight in (("certified", False), ("certified_tight", True)):
-        numbers = found[id]
+        numbers = results[id]
         assert numbers["value"] < 1e-6
         assert numbers["balls"] == 300
         bound = models["ccu"].ccu.bound(centre, radius, 2, tight=tight)
         hit = real(
-            lab.log_p(models["ccu"]), models["ccu"].ccu.metric, centre, radius,
+            experiments.log_p(models["ccu"]), models["ccu"].ccu.metric, centre, radius,
             run.settings.attack_steps, run.generator("attack"), ccu=models["ccu"].ccu,
         )  # fmt: skip
         gap = bound - hit.confidence
@@ -697,7 +683,7 @@ def test_random_balls_hold_to_both_certificates(plane, monkeypatch):
         assert numbers["gap"] == pytest.approx(telling.median().item(), abs=1e-9)
         assert numbers["margin"] == pytest.approx(telling.min().item(), abs=1e-9)
         assert numbers["value"] == pytest.approx(-gap.min().item(), abs=1e-9)
-    assert found["certified_tight"]["gap"] < found["certified"]["gap"]
+    assert results["certified_tight"]["gap"] < results["certified"]["gap"]
 
 
 def test_rays_end_at_the_root_of_9(small, plane):
@@ -713,15 +699,17 @@ def test_rays_end_at_the_root_of_9(small, plane):
                 seen.append(x)
                 return net(x)
 
-        found = lab.measure_far(run, bare(Watched(), trained.ccu), x)["far_away"]
-        root = afar.far_radius(trained.ccu, run.settings.eps, classes)
-        assert found["radius"] == root
-        assert found["rays"] == run.settings.rays == len(seen[-1])
+        results = experiments.measure_far(run, bare(Watched(), trained.ccu), x)[
+            "far_away"
+        ]
+        root = chapter.far_radius(trained.ccu, run.settings.eps, classes)
+        assert results["radius"] == root
+        assert results["rays"] == run.settings.rays == len(seen[-1])
         z = trained.ccu.metric.whiten(seen[-1])
         assert torch.allclose(z.norm(dim=1), torch.full_like(z[:, 0], root), rtol=1e-5)
         aimed = F.normalize(z, dim=1).mean(0).norm().item()
         assert aimed < 4 / run.settings.rays**0.5  # they cancel
-        assert found["value"] <= run.settings.eps
+        assert results["value"] <= run.settings.eps
 
 
 def test_far_away_is_the_largest_distance_from_uniform(plane, monkeypatch):
@@ -732,25 +720,25 @@ def test_far_away_is_the_largest_distance_from_uniform(plane, monkeypatch):
             return torch.tensor([-50.0, 0, 0, 0, 0]).expand(len(x), 5)
 
     # Near the data, unlike far away, the network is heard: 0 and four quarters.
-    monkeypatch.setattr(lab, "far_radius", lambda ccu, eps, classes: 1.0)
+    monkeypatch.setattr(experiments, "far_radius", lambda ccu, eps, classes: 1.0)
     trained = bare(Excluding(), models["ccu"].ccu)
-    found = lab.measure_far(run, trained, x)["far_away"]
+    results = experiments.measure_far(run, trained, x)["far_away"]
     z = torch.empty(run.settings.rays, 2, dtype=torch.float64)
     z.normal_(generator=run.generator("rays"))
     at = trained.ccu.metric.unwhiten(F.normalize(z, dim=1), x)
     inside = torch.sigmoid(trained.ccu.log_ratio(at)).max().item()
-    assert found["value"] == pytest.approx(inside / 5, abs=1e-9)
-    assert found["value"] > 0.1
+    assert results["value"] == pytest.approx(inside / 5, abs=1e-9)
+    assert results["value"] > 0.1
 
 
 def test_models_without_what_is_asked_are_refused(plane):
     run, x, _, models = plane
     with pytest.raises(BadRequest, match="no mixtures"):
-        lab.measure_far(run, models["plain"], x)
+        experiments.measure_far(run, models["plain"], x)
     with pytest.raises(BadRequest, match="no mixtures"):
-        lab.measure_balls(run, models["oe"], x)
+        experiments.measure_balls(run, models["oe"], x)
     with pytest.raises(BadRequest, match="not certified"):
-        lab.measure_far(run, models["failing"], x)
+        experiments.measure_far(run, models["failing"], x)
 
 
 def test_the_worst_is_picked_by_the_side_of_the_rule():
@@ -766,13 +754,17 @@ def test_the_worst_is_picked_by_the_side_of_the_rule():
         "certified": {"value": -0.7, "balls": 30.0, "gap": 0.8},
     }
     for order in ((first, second), (second, first)):
-        assert lab.worst(claims, *order, {"tight": {"value": 1.5}}) == {
+        assert experiments.worst(claims, *order, {"tight": {"value": 1.5}}) == {
             "accuracy": {"value": 0.5, "ccu": 4.0},
             "auroc_noise": {"value": -0.3, "oe": 0.9},
             "certified": {"value": -0.5, "balls": 40.0, "gap": 0.6},
             "tight": {"value": 1.5},
         }
-    assert list(lab.worst(claims, first)) == ["accuracy", "auroc_noise", "certified"]
+    assert list(experiments.worst(claims, first)) == [
+        "accuracy",
+        "auroc_noise",
+        "certified",
+    ]
     assert first["certified"]["balls"] == 10
 
 
@@ -784,49 +776,49 @@ def decoded(layer, name):
     return np.frombuffer(base64.b64decode(layer[name]), "<f4").reshape(shape)
 
 
-def of_payload(payload, told, points):
+def of_payload(payload, output, points):
     """log p(y|x) of one model of the payload, in NumPy, from its numbers alone."""
     hidden = points
-    for layer in told["net"]["layers"]:
+    for layer in output["net"]["layers"]:
         if layer["type"] == "linear":
             hidden = hidden @ decoded(layer, "weight").T + decoded(layer, "bias")
         else:
             hidden = np.maximum(hidden, 0)
     logits = hidden - logsumexp(hidden, axis=1, keepdims=True)
-    if "inside" not in told:
+    if "inside" not in output:
         return logits
     z = (points - payload["centre"]) @ np.array(payload["whiten"]).T
     heights = []
     for side in ("inside", "outside"):
-        mixture = {key: np.array(value) for key, value in told[side].items()}
+        mixture = {key: np.array(value) for key, value in output[side].items()}
         square = ((z[:, None] - mixture["means"]) ** 2).sum(2)
         parts = mixture["log_weights"] - 2 * np.log(mixture["sigma"])
         parts = parts - square / (2 * mixture["sigma"] ** 2)
         heights.append(logsumexp(parts, axis=1))
-    log_b = told["log_q"] + heights[0] - heights[1]
+    log_b = output["log_q"] + heights[0] - heights[1]
     w = 1 / (1 + np.exp(-log_b))[:, None]
     return np.log(w * np.exp(logits) + (1 - w) / 2)
 
 
 def test_the_payload_says_what_the_models_say(plane):
-    run, x, y, models = plane
-    payload = lab.playground(run, x, y, models)
+    _, x, y, models = plane
+    payload = experiments.playground(x, y, models)
     assert set(payload) == {"mode", "points", "half", "centre", "whiten", "models"}
     assert payload["mode"] == "moons"
-    assert [told["id"] for told in payload["models"]] == [*METHODS, "failing"]
+    assert [output["id"] for output in payload["models"]] == [*METHODS, "failing"]
     assert len(payload["points"]) == 200
     shown = torch.tensor(payload["points"])
     assert torch.allclose(shown[:, :2], x[:200]) and torch.equal(shown[:, 2], y[:200])
-    points = lab.box(4.0, x, 300, rng())
+    points = experiments.box(4.0, x, 300, rng())
     again = json.loads(json.dumps(payload, allow_nan=False))
-    for told in again["models"]:
-        trained = models[told["id"]]
-        found = of_payload(again, told, points.double().numpy())
-        wanted = lab.log_p(trained)(points).detach().numpy()
-        assert np.abs(found - wanted).max() < 1e-4
-        assert told["name"]
+    for output in again["models"]:
+        trained = models[output["id"]]
+        results = of_payload(again, output, points.double().numpy())
+        wanted = experiments.log_p(trained)(points).detach().numpy()
+        assert np.abs(results - wanted).max() < 1e-4
+        assert output["name"]
         if trained.ccu:
-            assert tuple(told["order"]) == trained.ccu.order()
+            assert tuple(output["order"]) == trained.ccu.order()
 
 
 # All together
@@ -834,29 +826,32 @@ def test_the_payload_says_what_the_models_say(plane):
 
 def everything(run):
     """All that the notebook measures, in its order, claim by claim."""
-    found = []
+    results = []
     for name in run.settings.data:
-        data = lab.load_data(run, name)
-        models = {m: lab.train(run, data, m, f"{name}-{m}") for m in METHODS}
+        data = experiments.load_data(run, name)
+        models = {m: experiments.train(run, data, m, f"{name}-{m}") for m in METHODS}
         rng = run.rng(f"foreign {name}")
-        foreign = lab.foreign_sets(data, rng, run.settings.scored)
-        found += [
-            lab.measure_accuracy(run, data, models),
-            lab.measure_foreign(run, data, models, foreign),
-            lab.measure_adversarial(run, data, models),
-            lab.measure_far(run, models["ccu"], data.x),
+        foreign = experiments.foreign_sets(data, rng, run.settings.scored)
+        results += [
+            experiments.measure_accuracy(run, data, models),
+            experiments.measure_foreign(run, data, models, foreign),
+            experiments.measure_adversarial(run, data, models),
+            experiments.measure_far(run, models["ccu"], data.x),
         ]
-    x, y = lab.moons(run, 200)
-    plane = lab.train_moons(run, x, y, "ccu")
-    found += [lab.measure_balls(run, plane, x), lab.measure_far(run, plane, x)]
-    return lab.worst(CHAPTER.claims, *found)
+    x, y = experiments.moons(run, 200)
+    plane = experiments.train_moons(run, x, y, "ccu")
+    results += [
+        experiments.measure_balls(run, plane, x),
+        experiments.measure_far(run, plane, x),
+    ]
+    return experiments.worst(CHAPTER.claims, *results)
 
 
-def declared_and_finite(run, found):
-    for id, numbers in found.items():
+def declared_and_finite(run, results):
+    for id, numbers in results.items():
         run.claim(id, **numbers)
-    assert list(found) == [claim.id for claim in CHAPTER.claims]
-    return found
+    assert list(results) == [claim.id for claim in CHAPTER.claims]
+    return results
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
@@ -878,5 +873,5 @@ def test_every_line_of_full_runs_with_its_sizes_cut_down(monkeypatch):
     )  # fmt: skip
     assert run.settings.bf16
     assert run.settings.data == ("mnist", "fashion_mnist", "cifar10")
-    found = declared_and_finite(run, everything(run))
-    assert found["certified"]["balls"] <= 4 + 3 * 2
+    results = declared_and_finite(run, everything(run))
+    assert results["certified"]["balls"] <= 4 + 3 * 2

@@ -11,9 +11,13 @@ from refusing import refused
 from scipy import optimize, special, stats
 from torch.nn import functional as F
 
-from iclrtut.chapters.provable_uncertainty import CHAPTER, FOREIGN, Settings
-from iclrtut.chapters.provable_uncertainty import experiments as lab
-from iclrtut.chapters.provable_uncertainty import far as afar
+from iclrtut.chapters.provable_uncertainty import (
+    CHAPTER,
+    FOREIGN,
+    Settings,
+    attack,
+    experiments,
+)
 from iclrtut.chapters.provable_uncertainty import method as pu
 from iclrtut.errors import BadRequest
 
@@ -96,48 +100,48 @@ def quick_ratio(z, inside, outside):
 @pytest.mark.parametrize("floor", [0, 1e-2, 0.3])
 def test_the_metric_is_mahalanobis(floor):
     x = normal(50, 4, seed=3) @ normal(4, 4, seed=4) + 7
-    found = pu.fit_metric(x.view(50, 2, 2), floor)
+    results = pu.fit_metric(x.view(50, 2, 2), floor)
     C = np.cov(x.numpy().T)
     values, axes = np.linalg.eigh(C)
     C = axes * np.maximum(values, floor * values.max()) @ axes.T
-    assert np.allclose(found.covariance, C, rtol=1e-12)
-    assert np.allclose(found.centre, x.mean(0))
-    z = found.whiten(x)
+    assert np.allclose(results.covariance, C, rtol=1e-12)
+    assert np.allclose(results.centre, x.mean(0))
+    z = results.whiten(x)
     delta = (x[0] - x[1]).numpy()
     distance = np.sqrt(delta @ np.linalg.inv(C) @ delta)
     assert (z[0] - z[1]).norm() == pytest.approx(distance, rel=1e-11)
-    assert found.log_det == pytest.approx(-np.linalg.slogdet(C)[1] / 2, rel=1e-11)
-    assert (found.scales.diff() >= 0).all()
+    assert results.log_det == pytest.approx(-np.linalg.slogdet(C)[1] / 2, rel=1e-11)
+    assert (results.scales.diff() >= 0).all()
     if floor == 0:
         assert np.allclose(torch.cov(z.T), np.eye(4))
 
 
 def test_whitening_goes_back():
     x = normal(6, 1, 2, 3, seed=5).float()
-    found = pu.fit_metric(normal(30, 1, 2, 3, seed=6).float())
-    back = found.unwhiten(found.whiten(x), x)
+    results = pu.fit_metric(normal(30, 1, 2, 3, seed=6).float())
+    back = results.unwhiten(results.whiten(x), x)
     assert back.dtype == torch.float32
     assert back.shape == x.shape
     assert torch.allclose(back, x, atol=1e-6)
-    assert found.whiten(x).dtype == torch.float64
+    assert results.whiten(x).dtype == torch.float64
 
 
 def test_a_pixel_moves_no_further_than_its_reach():
-    found = metric(5)
+    results = metric(5)
     R = 1.7
-    C = found.covariance
+    C = results.covariance
     ends = R * C / C.diagonal().sqrt()  # column j is R C e_j / sqrt(C_jj)
-    x = found.centre + ends.T
-    z = found.whiten(x)
+    x = results.centre + ends.T
+    z = results.whiten(x)
     assert torch.allclose(z.norm(dim=1), torch.full((5,), R).double())
-    moved = (x - found.centre).diagonal()
-    assert torch.allclose(moved, R * found.reach())
-    drawn = found.unwhiten(R * F.normalize(normal(5000, 5), dim=1), x)
-    far = (drawn - found.centre).abs().amax(0)
-    assert (far <= R * found.reach() * (1 + 1e-12)).all()
-    lengths = (drawn - found.centre).norm(dim=1)
-    assert lengths.min() >= R * found.scales[0] * (1 - 1e-12)
-    assert lengths.max() <= R * found.scales[-1] * (1 + 1e-12)
+    moved = (x - results.centre).diagonal()
+    assert torch.allclose(moved, R * results.reach())
+    drawn = results.unwhiten(R * F.normalize(normal(5000, 5), dim=1), x)
+    far = (drawn - results.centre).abs().amax(0)
+    assert (far <= R * results.reach() * (1 + 1e-12)).all()
+    lengths = (drawn - results.centre).norm(dim=1)
+    assert lengths.min() >= R * results.scales[0] * (1 - 1e-12)
+    assert lengths.max() <= R * results.scales[-1] * (1 + 1e-12)
 
 
 # Distances
@@ -180,8 +184,8 @@ def test_densities_are_those_of_scipy(D):
     mix, z = mixture(4, D, seed=D), normal(30, D, seed=9)
     each = [math.exp(a) * gauss(mu, s).pdf(z.numpy()) for mu, s, a in parts(mix)]
     gone = (2 * math.pi) ** (-D / 2)
-    found = mix.log_density(z).exp().detach() * gone
-    assert np.allclose(found, np.sum(each, 0).reshape(-1), rtol=1e-11)
+    results = mix.log_density(z).exp().detach() * gone
+    assert np.allclose(results, np.sum(each, 0).reshape(-1), rtol=1e-11)
     apart = mix.log_components(z).exp().detach() * gone
     assert np.allclose(apart, np.stack(each, 1).reshape(30, 4))
 
@@ -261,15 +265,15 @@ def test_bayes_in_logs_is_bayes(q):
         normal(40, 5),
     )
     by_bayes, log_density = direct(model, logits, x)
-    found = model(logits, x).detach()
-    assert found.dtype == torch.float64
-    assert torch.allclose(found.exp(), by_bayes, rtol=1e-12, atol=1e-14)
+    results = model(logits, x).detach()
+    assert results.dtype == torch.float64
+    assert torch.allclose(results.exp(), by_bayes, rtol=1e-12, atol=1e-14)
     dropped = model.metric.log_det - 1.5 * math.log(2 * math.pi)
     assert torch.allclose(model.log_density(x).detach() + dropped, log_density)
     # (6): a mixture of softmax and uniform
     w = torch.sigmoid(model.log_ratio(x))[:, None]
     mixed = w * logits.softmax(1) + (1 - w) / 5
-    assert torch.allclose(found.exp(), mixed.detach(), rtol=1e-13)
+    assert torch.allclose(results.exp(), mixed.detach(), rtol=1e-13)
     by_scipy = ratio(model.metric.whiten(x), model.inside, model.outside)
     assert torch.allclose(model.log_ratio(x).detach(), by_scipy + math.log(q))
 
@@ -279,15 +283,15 @@ def test_logs_stay_finite_where_densities_underflow():
     logits = 1000 * normal(3, 10)
     x = torch.cat([normal(1, 784, scale=3), normal(1, 784, scale=1e3)])
     x = torch.cat([x, torch.full((1, 784), 1e8).double()])
-    found = model(logits, x)
+    results = model(logits, x)
     assert model.inside.log_density(x).max() < math.log(1e-300)
-    assert torch.isfinite(found).all()
-    assert torch.allclose(found.exp().sum(1), torch.ones(3).double(), rtol=1e-12)
-    assert torch.allclose(found[1:].exp(), torch.tensor(0.1).double())
+    assert torch.isfinite(results).all()
+    assert torch.allclose(results.exp().sum(1), torch.ones(3).double(), rtol=1e-12)
+    assert torch.allclose(results[1:].exp(), torch.tensor(0.1).double())
     near = model(logits, model.inside.means[:3].detach())
     assert torch.isfinite(near).all()
     assert torch.allclose(near.exp(), logits.softmax(1), atol=1e-12)
-    for log_p in (near, found):
+    for log_p in (near, results):
         gradient = torch.autograd.grad(log_p.sum(), tuple(model.parameters()))
         assert all(torch.isfinite(g).all() for g in gradient)
 
@@ -323,8 +327,8 @@ def test_the_objective_term_by_term(q):
     outside = np.mean(
         [-math.log(p_out[j, c]) - log_out[j] + drop for j in range(4) for c in range(5)]
     )
-    found = pu.ccu_loss(model, logits, x, y, logits_out, x_out)
-    assert found.item() == pytest.approx(float(inside + outside / q), rel=1e-11)
+    results = pu.ccu_loss(model, logits, x, y, logits_out, x_out)
+    assert results.item() == pytest.approx(float(inside + outside / q), rel=1e-11)
 
 
 def test_the_slope_by_logits_is_softmax_minus_onehot_times_its_share():
@@ -333,13 +337,13 @@ def test_the_slope_by_logits_is_softmax_minus_onehot_times_its_share():
     logits = normal(6, 4, seed=1).requires_grad_()
     out, x_out = normal(3, 4, seed=2), normal(3, 3, seed=3)
     loss = pu.ccu_loss(model, logits, x, y, out, x_out)
-    found = torch.autograd.grad(loss, logits)[0]
+    results = torch.autograd.grad(loss, logits)[0]
     with torch.no_grad():
         w = torch.sigmoid(model.log_ratio(x))
         soft, log_p = logits.softmax(1), model(logits, x)
         share = w * (soft / log_p.exp())[torch.arange(6), y]
         expected = share[:, None] * (soft - F.one_hot(y, 4)) / 6
-    assert torch.allclose(found, expected, atol=1e-14)
+    assert torch.allclose(results, expected, atol=1e-14)
 
 
 def test_the_objective_trains_every_part():
@@ -356,7 +360,7 @@ def test_outlier_exposure_term_by_term():
     logits, out, y = normal(5, 3), normal(4, 3, seed=1), torch.tensor([0, 1, 2, 2, 0])
     inside = -logits.softmax(1).log()[torch.arange(5), y].mean()
     outside = -(out.softmax(1).log() / 3).sum(1).mean()
-    assert lab.oe_loss(logits, y, out) == pytest.approx(float(inside + outside))
+    assert pu.oe_loss(logits, y, out) == pytest.approx(float(inside + outside))
 
 
 # Certificates
@@ -405,7 +409,7 @@ def test_no_point_of_4000_balls_beats_either_certificate():
 def test_the_certificate_is_the_formula():
     model = ccu(7, q=3.0)
     z, R = balls(model, 12, 1)
-    found = model.log_bound(model.metric.unwhiten(z, z), R)
+    results = model.log_bound(model.metric.unwhiten(z, z), R)
     inside, outside = model.inside, model.outside
     for i in range(12):
         top = bottom = 0.0
@@ -415,7 +419,7 @@ def test_the_certificate_is_the_formula():
         for mu, s, a in parts(outside):
             d = np.linalg.norm(z[i].numpy() - mu) + float(R[i])
             bottom += math.exp(a - d**2 / (2 * s**2)) * s**-3
-        assert found[i] == pytest.approx(math.log(3 * top / bottom), abs=1e-9)
+        assert results[i] == pytest.approx(math.log(3 * top / bottom), abs=1e-9)
 
 
 @pytest.mark.parametrize("tight", [False, True])
@@ -461,20 +465,20 @@ def test_distances_of_either_kind_are_rounded_outwards(narrow):
     s, th = (np.longdouble(m.sigma[0].item()) for m in pair)
     truth = squares / (2 * th**2) - squares / (2 * s**2)
     apart = pair[0].heights()[0] - pair[1].heights()[0]
-    found = pu.log_bound(z, 0.0, *pair).numpy() - np.longdouble(apart.item())
-    assert (found >= truth * (1 - np.sign(truth) * 1e-15)).all()
-    assert np.allclose(found.astype(float), truth.astype(float), rtol=1e-10)
+    results = pu.log_bound(z, 0.0, *pair).numpy() - np.longdouble(apart.item())
+    assert (results >= truth * (1 - np.sign(truth) * 1e-15)).all()
+    assert np.allclose(results.astype(float), truth.astype(float), rtol=1e-10)
 
 
 def test_the_tighter_certificate_is_its_formula():
     """(12) by numpy, a pair of components at a time: one sum within the other."""
-    told = 0
+    output = 0
     for seed in range(10):
         model = ccu(seed, certified=seed % 2 == 0, q=2.0)
         z, R = balls(model, 8, seed)
         x = model.metric.unwhiten(z, z)
         loose = model.log_bound(x, R).numpy()
-        found = model.log_bound(x, R, tight=True).numpy()
+        results = model.log_bound(x, R, tight=True).numpy()
         for i, (here, r) in enumerate(zip(z.numpy(), R.tolist(), strict=True)):
             b = 0.0
             for mu, s, a in parts(model.inside):
@@ -487,9 +491,9 @@ def test_the_tighter_certificate_is_its_formula():
                     rows.append(g + (v**2 / (2 * c) if inner else r * v - c * r**2 / 2))
                 b += 1 / np.sum(np.exp(-np.array(rows)))
             formula = math.log(2 * b)
-            told += formula < loose[i]
-            assert found[i] == pytest.approx(min(formula, loose[i]), abs=1e-6)
-    assert told > 40
+            output += formula < loose[i]
+            assert results[i] == pytest.approx(min(formula, loose[i]), abs=1e-6)
+    assert output > 40
 
 
 def line_search(mu, s, nu, t, z, R):
@@ -503,7 +507,7 @@ def line_search(mu, s, nu, t, z, R):
         return up - ((u - b) ** 2).sum() / (2 * t**2) + len(z) * math.log(s / t)
 
     inside = {"type": "ineq", "fun": lambda u: R**2 - (u**2).sum()}
-    found = []
+    results = []
     for angle in np.linspace(0, 2 * np.pi, 8, endpoint=False):
         start = 0.9 * R * np.array([math.cos(angle), math.sin(angle)])[: len(a)]
         done = optimize.minimize(
@@ -511,8 +515,8 @@ def line_search(mu, s, nu, t, z, R):
             options={"ftol": 1e-14, "maxiter": 200},
         )  # fmt: skip
         shrunk = done.x * min(1, R / max(np.linalg.norm(done.x), 1e-300))
-        found.append(-negative(shrunk))
-    return max(found)
+        results.append(-negative(shrunk))
+    return max(results)
 
 
 def test_one_pair_of_components_has_its_exact_maximum():
@@ -528,10 +532,10 @@ def test_one_pair_of_components_has_its_exact_maximum():
             pu.Mixture(m[None], torch.tensor([w], dtype=torch.float64))
             for m, w in ((mu, s), (nu, t))
         ]
-        found = pu.log_bound(z[None], R, *pair, tight=True).item()
+        results = pu.log_bound(z[None], R, *pair, tight=True).item()
         best = line_search(mu.numpy(), s, nu.numpy(), t, z.numpy(), R)
-        assert found == pytest.approx(best, abs=1e-5, rel=1e-6)
-        assert found >= best - 1e-9
+        assert results == pytest.approx(best, abs=1e-5, rel=1e-6)
+        assert results >= best - 1e-9
         c = s**-2 - t**-2
         v = ((mu - z) / s**2 - (nu - z) / t**2).norm()
         kinds.add((c > 0, bool(c * R > v)))
@@ -622,7 +626,7 @@ def test_far_away_every_ray_says_one_over_the_number_of_classes(q):
     for seed in range(20):
         model = ccu(seed, D=1 + seed % 4, q=q)
         eps = [1e-3, 1e-2, 1e-6][seed % 3]
-        r = afar.far_radius(model, eps, 10)
+        r = pu.far_radius(model, eps, 10)
         ways = F.normalize(normal(1000, 1 + seed % 4, seed=seed), dim=1)
         sure = torch.eye(10).double()[:1].expand(1000, 10) * 1e4
         for times in (1.0, 1.3, 10.0):
@@ -637,7 +641,7 @@ def test_far_away_every_ray_says_one_over_the_number_of_classes(q):
 
 def test_the_far_radius_is_the_root():
     model = ccu(6, q=2.0).requires_grad_(False)
-    r = afar.far_radius(model, 1e-3, 10)
+    r = pu.far_radius(model, 1e-3, 10)
     s, th = model.order()
     k = int(model.outside.sigma.argmax())
     rho_i = float(model.inside.means.norm(dim=1).max())
@@ -655,8 +659,8 @@ def test_the_far_radius_is_the_root():
     assert r == pytest.approx(high, rel=1e-9)
     # b is small of itself: the root without the constant still counts
     tiny = ccu(6, q=1e-60)
-    assert afar.far_radius(tiny, 0.5, 10) >= rho_i
-    at = afar.far_radius(tiny, 0.5, 10)
+    assert pu.far_radius(tiny, 0.5, 10) >= rho_i
+    at = pu.far_radius(tiny, 0.5, 10)
     assert abs(gap(at) + C) < 1e-9 * at**2
 
 
@@ -668,7 +672,7 @@ def test_what_is_not_certified_is_refused(seed):
         model.inside.log_sigma[0] = model.outside.log_sigma.max()
     assert not model.certified
     for call in (
-        lambda: afar.far_radius(model, 1e-3, 10),
+        lambda: pu.far_radius(model, 1e-3, 10),
         lambda: model.radius(normal(2, 3), 0.2, 10),
         lambda: model.radius(normal(2, 3), 0.2, 10, tight=True),
     ):
@@ -681,19 +685,19 @@ def test_towards_the_likeliest_component():
     model = ccu(2)
     x = model.metric.unwhiten(normal(30, 3, scale=2), normal(1, 3))
     z, inside = model.metric.whiten(x), model.inside
-    for here, found in zip(z.numpy(), lab.towards(model, x, 0.0), strict=True):
+    for here, results in zip(z.numpy(), attack.towards(model, x, 0.0), strict=True):
         heights = [gauss(mu, s).logpdf(here) + a for mu, s, a in parts(inside)]
-        assert torch.equal(found, inside.means[int(np.argmax(heights))])
-    nearer = lab.towards(model, x, torch.full((30,), 2.5))
-    for here, found in zip(z.numpy(), nearer, strict=True):
+        assert torch.equal(results, inside.means[int(np.argmax(heights))])
+    nearer = attack.towards(model, x, torch.full((30,), 2.5))
+    for here, results in zip(z.numpy(), nearer, strict=True):
         heights = [
             a
             - 3 * math.log(s)
             - max(np.linalg.norm(here - mu) - 2.5, 0) ** 2 / (2 * s**2)
             for mu, s, a in parts(inside)
         ]
-        assert torch.equal(found, inside.means[int(np.argmax(heights))])
-    assert not torch.equal(nearer, lab.towards(model, x, 0.0))
+        assert torch.equal(results, inside.means[int(np.argmax(heights))])
+    assert not torch.equal(nearer, attack.towards(model, x, 0.0))
 
 
 # Chunks
@@ -775,9 +779,9 @@ def test_bad_numbers_are_told_in_one_sentence():
         r"\[3, 3, 2\]": lambda: pu.CCU(model.metric, model.inside, mixture(2, 2)),
         r"\[4, 2\].* 3 numbers": lambda: model.log_ratio(normal(4, 2)),
         r"\[3\].* 3 numbers": lambda: model.log_ratio(normal(3)),
-        r"eps is 0\b": lambda: afar.far_radius(model, 0, 10),
-        r"eps is 0.9\b": lambda: afar.far_radius(model, 0.9, 10),
-        "eps is nan": lambda: afar.far_radius(model, math.nan, 10),
+        r"eps is 0\b": lambda: pu.far_radius(model, 0, 10),
+        r"eps is 0.9\b": lambda: pu.far_radius(model, 0.9, 10),
+        "eps is nan": lambda: pu.far_radius(model, math.nan, 10),
     }
     for words, call in bad.items():
         refused(words, call)
@@ -861,10 +865,10 @@ def test_claims_and_settings_are_declared():
 @pytest.mark.parametrize(
     "net, shape",
     [
-        (lab.digits_net, (1, 8, 8)),
-        (lab.moons_net, (2,)),
-        (lab.lenet, (1, 28, 28)),
-        (lab.resnet18, (3, 32, 32)),
+        (experiments.digits_net, (1, 8, 8)),
+        (experiments.moons_net, (2,)),
+        (pu.lenet, (1, 28, 28)),
+        (pu.resnet18, (3, 32, 32)),
     ],
 )
 def test_networks_are_made_by_their_seed_alone(net, shape):
@@ -876,7 +880,7 @@ def test_networks_are_made_by_their_seed_alone(net, shape):
     x = torch.rand(2, *shape)
     assert torch.equal(made.eval()(x), net(3).eval()(x))
     assert not torch.equal(made(x), net(4).eval()(x))
-    assert made(x).shape == (2, 2 if net is lab.moons_net else 10)
-    counts = {lab.resnet18: 11_173_962, lab.moons_net: 4_482}
+    assert made(x).shape == (2, 2 if net is experiments.moons_net else 10)
+    counts = {pu.resnet18: 11_173_962, experiments.moons_net: 4_482}
     if net in counts:
         assert sum(p.numel() for p in made.parameters()) == counts[net]

@@ -200,8 +200,8 @@ def test_far_away_densities_underflow_and_the_page_does_not(page, made):
     sure = asked(page, "confidence", "failing", x)
     assert sure == pytest.approx(failing.confidence(x)[0], abs=1e-12)
     assert asked(page, "bound", "failing", x, 1) == 1
-    found = asked(page, "attack", "ccu", x, 2)
-    assert found["confidence"] == 0.5 and np.isfinite(found["point"]).all()
+    results = asked(page, "attack", "ccu", x, 2)
+    assert results["confidence"] == 0.5 and np.isfinite(results["point"]).all()
 
 
 @pytest.mark.parametrize("id", IDS)
@@ -219,16 +219,16 @@ def test_the_attack_is_strong_and_stays_below_the_ceilings(id, page, made):
         f" bound: {HOOK}.bound(id, x, R), tight: {HOOK}.tight(id, x, R)}}))",
         [id, balls],
     )
-    for (x, R), found in zip(balls, got, strict=True):
-        away = np.linalg.norm(by_hand.whiten(found["point"]) - by_hand.whiten(x))
+    for (x, R), results in zip(balls, got, strict=True):
+        away = np.linalg.norm(by_hand.whiten(results["point"]) - by_hand.whiten(x))
         assert away <= R * (1 + 1e-9)
-        here = by_hand.confidence(found["point"])[0]
-        assert found["confidence"] == pytest.approx(here, abs=1e-9)
+        here = by_hand.confidence(results["point"])[0]
+        assert results["confidence"] == pytest.approx(here, abs=1e-9)
         if by_hand.mixed:
-            assert found["confidence"] <= found["tight"] + 1e-9
-            assert found["tight"] <= found["bound"] + 1e-12
+            assert results["confidence"] <= results["tight"] + 1e-9
+            assert results["tight"] <= results["bound"] + 1e-12
         best = by_hand.confidence(by_hand.ball(x, R)).max()
-        missed.append(best - found["confidence"])
+        missed.append(best - results["confidence"])
     assert np.mean(np.array(missed) > 1e-3) <= 0.02
     assert max(missed) < 0.05
 
@@ -246,18 +246,18 @@ def test_the_four_numbers_are_the_page_s_own(page, made):
     state = page.evaluate(STATE)
     plane, nets = payload()
     x, R, by_hand = state["centre"], state["R"], Reference(plane, nets["ccu"], "ccu")
-    here, found, tight, bound = shown(page)
+    here, results, tight, bound = shown(page)
     assert here == pytest.approx(by_hand.confidence(x)[0], abs=6e-4)
-    assert found == pytest.approx(
+    assert results == pytest.approx(
         asked(page, "attack", "ccu", x, R)["confidence"], abs=6e-4
     )
     assert tight == pytest.approx(by_hand.tight(x, R), abs=6e-4)
     assert bound == pytest.approx(by_hand.bound(x, R), abs=6e-4)
-    assert here <= found <= tight <= bound and tight >= 0.65
+    assert here <= results <= tight <= bound and tight >= 0.65
     widths = page.locator(".lane .bar").evaluate_all(
         "all => all.map(e => e.offsetWidth / e.parentNode.clientWidth)"
     )
-    expected = [2 * value - 1 for value in (here, found, tight, bound)]
+    expected = [2 * value - 1 for value in (here, results, tight, bound)]
     assert widths == pytest.approx(expected, abs=0.02)
 
 

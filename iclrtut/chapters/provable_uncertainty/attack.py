@@ -1,0 +1,163 @@
+"""The surest input in a ball, searched for by gradients and by chance.
+
+Balls are those of `Metric`; z [n, D] is the whitened input, float64. An attack that
+stays below a certificate does not prove it; one that passes it would refute it.
+"""
+
+import math
+from collections.abc import Callable
+from itertools import product
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from iclrtut.chapters.provable_uncertainty.method import (
+    CCU,
+    Metric,
+    radii,
+    squared_distances,
+)
+
+
+def towards(ccu: CCU, x: Tensor, R: float | Tensor) -> Tensor:
+    """The mean of the in-component that is likeliest within R, whitened, [n, D]."""
+    z, inside = ccu.metric.whiten(x), ccu.inside
+    near = squared_distances(z, inside.means).sqrt() - radii(R, z)[:, None]
+    up = near.clamp_min(0).square() / (2 * inside.sigma**2)
+    return inside.means.detach()[(inside.heights() - up).argmax(1)]
+
+
+class Attacked(NamedTuple):
+    """The surest inputs that an attack found."""
+
+    confidence: Tensor  # [n], float64
+    x: Tensor  # [n, ...], float64
+
+
+def _project(z: Tensor, centre: Tensor, R: Tensor) -> Tensor:
+    delta = z - centre
+    length = delta.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    shrunk: Tensor = delta * (R[:, None] / length).clamp_max(1)
+    return centre + shrunk
+
+
+def _direction(z: Tensor) -> Tensor:
+    """Rows scaled to length 1; a row of zeros stays."""
+    largest = z.abs().amax(1, keepdim=True)
+    return F.normalize(z / torch.where(largest > 0, largest, 1), dim=1)
+
+
+def _starts(
+    z: Tensor, R: Tensor, mean: Tensor | None, restarts: int, g: torch.Generator
+) -> list[Tensor]:
+    """Centre, random points of the boundary, and the boundary towards a mean."""
+    random = [torch.empty_like(z).normal_(generator=g) for _ in range(restarts)]
+    directions = [torch.zeros_like(z), *random]
+    if mean is not None:
+        directions.append(mean - z)
+    return [z + R[:, None] * _direction(each) for each in directions]
+
+
+def attack(
+    log_p: Callable[[Tensor], Tensor],
+    metric: Metric,
+    x: Tensor,
+    R: float | Tensor,
+    steps: int,
+    generator: torch.Generator,
+    ccu: CCU | None = None,
+    rates: tuple[float, ...] = (0.3, 0.1),
+    restarts: int = 4,
+) -> Attacked:
+    """The surest inputs within R, by gradients from many starts, then by chance.
+
+    Steps are normalised in the metric and shrink from rate R to 0. With `ccu`, the
+    first half of them climbs log b: in most balls log p(y|x) is flat at the centre.
+
+    Args:
+        log_p: inputs [n, ...], float64, to log p(y|x) [n, M].
+        metric: of the ball.
+        x: centres [n, ...].
+        R: radius, or radii [n].
+        steps: of each start.
+        generator: of random starts and of the random search.
+        ccu: when log_p is CCU's: its densities.
+        rates: each start is tried with each of them.
+        restarts: random starts on the boundary.
+    """
+    centre, R = metric.whiten(x), radii(R, x)
+    tries = (restarts + 1 + (ccu is not None)) * len(rates)
+    parts = []
+    for at in torch.split(torch.arange(len(x), device=x.device), 2000 // tries or 1):
+        goal = _Goal(log_p, metric, x[at].double(), centre[at], R[at], ccu)
+        best, z = _climb(goal, steps, rates, restarts, generator)
+        parts.append(_search(goal, best, z, max(1, steps // 5), generator))
+    confidence, points = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Attacked(confidence, metric.unwhiten(points, x.double()))
+
+
+class _Goal(NamedTuple):
+    """What is attacked, and where."""
+
+    log_p: Callable[[Tensor], Tensor]
+    metric: Metric
+    x: Tensor
+    centre: Tensor
+    R: Tensor
+    ccu: CCU | None
+
+    def value(self, z: Tensor, ratio: bool = False) -> Tensor:
+        """The log confidence at z, or the log ratio; z may hold several tries."""
+        x = self.metric.unwhiten(z, self.x)
+        if ratio and self.ccu is not None:
+            return self.ccu.log_ratio(x)
+        return self.log_p(x).double().amax(1)
+
+
+def _climb(
+    goal: _Goal,
+    steps: int,
+    rates: tuple[float, ...],
+    restarts: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """The best log confidence [n] of all starts and rates, and its z [n, D]."""
+    n, mean = len(goal.x), towards(goal.ccu, goal.x, goal.R) if goal.ccu else None
+    starts = _starts(goal.centre, goal.R, mean, restarts, generator)
+    pairs = list(product(starts, rates))
+    z = torch.cat([start for start, _ in pairs]).detach()
+    rate = torch.tensor(rates).to(z).repeat(len(starts)).repeat_interleave(n)
+    R, centre = goal.R.repeat(len(pairs)), goal.centre.repeat(len(pairs), 1)
+    best, kept = torch.full_like(R, -math.inf), z
+    for t in range(steps + 1):
+        by_ratio = goal.ccu is not None and t < steps / 2
+        z = z.detach().requires_grad_()
+        value = goal.value(z, by_ratio)
+        if not by_ratio:
+            better = value.detach() > best
+            best = torch.where(better, value.detach(), best)
+            kept = torch.where(better[:, None], z.detach(), kept)
+        slope = _direction(torch.autograd.grad(value.sum(), z)[0])
+        step = (rate * R * (1 - t / steps))[:, None]
+        z = _project(z.detach() + step * slope, centre, R)
+    first = best.view(-1, n).argmax(0)
+    rows = first * n + torch.arange(n, device=z.device)
+    return best[rows], kept[rows]
+
+
+@torch.no_grad()
+def _search(
+    goal: _Goal, best: Tensor, z: Tensor, rounds: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Random moves from what was found, ever shorter; confidence [n] and z [n, D]."""
+    for k in range(rounds):
+        length = goal.R * 10 ** (-3 * k / rounds)
+        way = _direction(torch.empty_like(z).normal_(generator=generator))
+        there = _project(z + length[:, None] * way, goal.centre, goal.R)
+        value = goal.value(there)
+        better = value > best
+        best = torch.where(better, value, best)
+        z = torch.where(better[:, None], there, z)
+    return best.exp(), z
