@@ -75,7 +75,7 @@ def typeset(page: Any) -> None:
 def visits(site, browser):
     """Every page, visited once: what it asked for, said, weighs and shows.
 
-    Weights and times are left in `_build/press.json`, which `tools/press.py` prints.
+    Weights and times are left in `_build/page_weights.json`, which `tools/page_weights.py` prints.
     """
     found = {name: visit(f"{site}/{name}.html", browser) for name in PAGES}
     facts = ("weight", "requests", "first_picture", "rules")
@@ -83,7 +83,7 @@ def visits(site, browser):
         name: {fact: getattr(seen, fact) for fact in facts}
         for name, seen in found.items()
     }
-    (TREE / "_build" / "press.json").write_text(json.dumps(table, indent=1) + "\n")
+    (TREE / "_build" / "page_weights.json").write_text(json.dumps(table, indent=1) + "\n")
     return found
 
 
@@ -165,7 +165,7 @@ def test_a_page_weighs_at_most_three_megabytes(visits, name):
 
 
 def test_the_first_picture_of_a_chapter_is_timed(visits):
-    kept = json.loads((TREE / "_build" / "press.json").read_text("utf-8"))
+    kept = json.loads((TREE / "_build" / "page_weights.json").read_text("utf-8"))
     assert set(kept) == set(PAGES)
     assert all(0 < visits[name].first_picture < 30_000 for name in NOTEBOOKS)
 

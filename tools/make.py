@@ -114,7 +114,7 @@ def test() -> None:
     if done.returncode:
         sys.exit("make: tests failed: read the first failure above and mend it.")
     run("tools/count.py", str(report), remedy="find out why fewer ran than there are")
-    run("tools/press.py")
+    run("tools/page_weights.py")
 
 
 def browser() -> None:

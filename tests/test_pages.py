@@ -1,4 +1,4 @@
-"""What a printer checks last: nothing inline is left, and a reader's hand moves things.
+"""Pages under the strict policy, and every figure driven by a reader's hand.
 
 The policy, axe, the console, weights and first pictures are judged page by page in
 `test_site.py`; words and citations in `test_prose.py`.
@@ -107,7 +107,7 @@ def test_pages_share_what_is_the_same(built):
 def test_the_table_has_a_line_a_page_and_the_heaviest_first():
     light = {"weight": 1024, "requests": 1, "first_picture": None}
     heavy = {"weight": 2048, "requests": 2, "first_picture": 1234.5}
-    head, *lines = tool("press").table({"light": light, "heavy": heavy}).split("\n")
+    head, *lines = tool("page_weights").table({"light": light, "heavy": heavy}).split("\n")
     assert head.split() == ["page", "KiB", "files", "first", "picture"]
     assert lines[0].split() == ["heavy", "2", "2", "1,234", "ms"]
     assert lines[1].split() == ["light", "1", "1", "no", "picture"]

@@ -1,6 +1,6 @@
 """Print what each page weighs over the wire and when its first picture is there.
 
-Run as `python tools/press.py`, after the tests of the site have measured both.
+Run as `python tools/page_weights.py`, after the tests of the site have measured both.
 """
 
 import json
@@ -22,4 +22,4 @@ def table(measured: dict[str, dict[str, float | None]]) -> str:
 
 
 if __name__ == "__main__":
-    print(table(json.loads((TREE / "_build" / "press.json").read_text("utf-8"))))
+    print(table(json.loads((TREE / "_build" / "page_weights.json").read_text("utf-8"))))
