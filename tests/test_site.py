@@ -75,7 +75,8 @@ def typeset(page: Any) -> None:
 def visits(site, browser):
     """Every page, visited once: what it asked for, said, weighs and shows.
 
-    Weights and times are left in `_build/page_weights.json`, which `tools/page_weights.py` prints.
+    Weights and times are left in `_build/page_weights.json`, which the tool of that
+    name prints.
     """
     found = {name: visit(f"{site}/{name}.html", browser) for name in PAGES}
     facts = ("weight", "requests", "first_picture", "rules")
@@ -83,7 +84,8 @@ def visits(site, browser):
         name: {fact: getattr(seen, fact) for fact in facts}
         for name, seen in found.items()
     }
-    (TREE / "_build" / "page_weights.json").write_text(json.dumps(table, indent=1) + "\n")
+    file = TREE / "_build" / "page_weights.json"
+    file.write_text(json.dumps(table, indent=1) + "\n")
     return found
 
 
