@@ -331,51 +331,6 @@ def test_settings_reach_the_mixtures(monkeypatch):
     assert [len(other.inside.means), len(other.outside.means)] == [1, 7]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_resumed_training_ends_as_an_undisturbed_one(method, monkeypatch, tmp_path):
-    run = start(every=2, steps=6, moons_steps=6)
-    data, (x, y) = experiments.load_data(run), experiments.moons(run, 100)
-
-    def trained():
-        made = (
-            experiments.train(run, data, method),
-            experiments.train_moons(run, x, y, method),
-        )
-        return made
-
-    calm = trained()
-    run.folder = tmp_path / "disturbed"
-    real = torch.optim.Adam.step
-    for stop in (4, 5):  # once in either training
-        left = iter(range(stop))
-
-        def step(self, *args, left=left):
-            if next(left, None) is None:
-                raise KeyboardInterrupt
-            return real(self, *args)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(torch.optim.Adam, "step", step)
-            with pytest.raises(KeyboardInterrupt):
-                trained()
-    again = trained()
-    assert again[1].history.resumed_at > 0
-    for one, other in zip(calm, again, strict=True):
-        assert one.history.curves == other.history.curves
-        assert all(map(torch.equal, weights(one), weights(other)))
-
-
-def test_names_keep_checkpoints_apart():
-    run = start(steps=2, moons_steps=2)
-    data, (x, y) = experiments.load_data(run), experiments.moons(run, 50)
-    experiments.train(run, data, "plain")
-    experiments.train(run, data, "oe", "elsewhere")
-    experiments.train_moons(run, x, y, "plain")
-    experiments.train_moons(run, x, y, "oe", name="moons-elsewhere")
-    results = {file.stem for file in run.folder.glob("*.checkpoint")}
-    assert results == {"plain", "elsewhere", "moons-plain", "moons-elsewhere"}
-
-
 def test_an_unknown_method_is_refused():
     run = start()
     x, y = experiments.moons(run, 50)
