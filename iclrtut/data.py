@@ -214,7 +214,7 @@ def _download(source: Source, file: str, target: Path) -> None:
     from pooch import HTTPDownloader
     from requests import HTTPError, RequestException
 
-    told = []
+    failures = []
     for address in (source.home + file, source.mirror + file):
         try:
             with replacing(target, source.bytes) as draft:
@@ -224,14 +224,14 @@ def _download(source: Source, file: str, target: Path) -> None:
             return
         except HTTPError as error:
             code = getattr(error.response, "status_code", "no code")
-            told.append(f"{address} answered {code}")
+            failures.append(f"{address} answered {code}")
         except RequestException as error:
-            told.append(f"{address} broke off ({type(error).__name__})")
+            failures.append(f"{address} broke off ({type(error).__name__})")
         except ValueError as error:
-            told.append(f"{address} {error}")
+            failures.append(f"{address} {error}")
     raise RunFailed(
-        f"{source.name} could not be downloaded ({'; '.join(told)}): try again with a "
-        f"network, or put {file} into {target.parent}."
+        f"{source.name} could not be downloaded ({'; '.join(failures)}): try again "
+        f"with a network, or put {file} into {target.parent}."
     )
 
 
@@ -323,10 +323,10 @@ def _decoded(arrays: dict[str, Any]) -> dict[str, Any]:
 def _digits() -> dict[str, Any]:
     from sklearn.datasets import load_digits
 
-    found = load_digits()
+    digits = load_digits()
     return {
-        "images": found.images.astype(np.float32),
-        "labels": found.target.astype(np.int64),
+        "images": digits.images.astype(np.float32),
+        "labels": digits.target.astype(np.int64),
     }
 
 

@@ -71,8 +71,8 @@ def split(n: int, sizes: Sequence[int], rng: Rng) -> list[Tensor]:
 
 def noise(x: Tensor, rng: Rng, *, low: float, high: float) -> Tensor:
     """Uniform noise of the shape of x."""
-    drawn = rng.uniform(low, high, tuple(x.shape))
-    return torch.tensor(drawn, dtype=x.dtype, device=x.device)
+    values = rng.uniform(low, high, tuple(x.shape))
+    return torch.tensor(values, dtype=x.dtype, device=x.device)
 
 
 def grey(x: Tensor, rng: Rng, *, low: float, high: float) -> Tensor:

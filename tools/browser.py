@@ -12,13 +12,13 @@ def chromium() -> str | None:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        own = playwright.chromium.executable_path
-    if Path(own).is_file():
-        return own
+        bundled = playwright.chromium.executable_path
+    if Path(bundled).is_file():
+        return bundled
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 if __name__ == "__main__":
-    found = chromium()
-    print(found or "none")
-    sys.exit(0 if found else 1)
+    path = chromium()
+    print(path or "none")
+    sys.exit(0 if path else 1)

@@ -43,5 +43,5 @@ def begin(slug: str, tree: Path = TREE) -> list[Path]:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("chapter: give one name, such as `tools/chapter.py warped_gradients`.")
-    for made in begin(sys.argv[1]):
-        print(made.relative_to(TREE))
+    for file in begin(sys.argv[1]):
+        print(file.relative_to(TREE))

@@ -94,8 +94,8 @@ def main() -> None:
     found = counts(Path(sys.argv[1]))
     short = [each for each in found if each.found < each.wanted]
     if short:
-        told = "; ".join(f"{c.found} of {c.wanted} {c.what}" for c in short)
-        sys.exit(f"count: fewer ran than there are: {told}.")
+        shortfall = "; ".join(f"{c.found} of {c.wanted} {c.what}" for c in short)
+        sys.exit(f"count: fewer ran than there are: {shortfall}.")
     cells = sum(c.found for c in found if c.what.startswith("cells of"))
     built = sum(c.found for c in found if c.what.startswith("pages at"))
     print(

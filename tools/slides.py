@@ -123,13 +123,13 @@ def words(text: str) -> int:
 
 def sentences(text: str) -> list[str]:
     """The sentences of a paragraph; none is cut inside a formula or emphasis."""
-    found: list[str] = []
+    merged: list[str] = []
     for part in re.split(r"(?<=[.!?])\s+(?=[^a-z])", " ".join(text.split())):
-        if found and unfinished(found[-1]):
-            found[-1] += f" {part}"
+        if merged and unfinished(merged[-1]):
+            merged[-1] += f" {part}"
         else:
-            found.append(part)
-    return found
+            merged.append(part)
+    return merged
 
 
 def unfinished(text: str) -> bool:
@@ -145,12 +145,12 @@ def unfinished(text: str) -> bool:
 
 def opening(text: str, budget: int) -> str:
     """The first sentence of a paragraph, and as many more as the budget allows."""
-    kept: list[str] = []
+    parts: list[str] = []
     for sentence in sentences(text):
-        if kept and words(" ".join([*kept, sentence])) > budget:
+        if parts and words(" ".join([*parts, sentence])) > budget:
             break
-        kept.append(sentence)
-    return inline(" ".join(kept))
+        parts.append(sentence)
+    return inline(" ".join(parts))
 
 
 def closing(text: str, budget: int, continues: bool = False) -> str:
@@ -158,13 +158,13 @@ def closing(text: str, budget: int, continues: bool = False) -> str:
 
     The end of a sentence that began before a formula is left out.
     """
-    kept: list[str] = []
+    parts: list[str] = []
     whole = sentences(text)
     for sentence in reversed(whole[1:] if continues and whole[1:] else whole):
-        if kept and words(" ".join([sentence, *kept])) > budget:
+        if parts and words(" ".join([sentence, *parts])) > budget:
             break
-        kept.insert(0, sentence)
-    return inline(" ".join(kept))
+        parts.insert(0, sentence)
+    return inline(" ".join(parts))
 
 
 def packs(items: list[Any], size: Any, budget: int) -> list[list[Any]]:
@@ -311,31 +311,31 @@ def deck(slug: str, notebook: Any) -> list[Slide]:
         slug: the chapter.
         notebook: its executed notebook.
     """
-    found = list(blocks(notebook))
+    every_block = list(blocks(notebook))
     parts: list[tuple[str, list[Block]]] = [("", [])]
-    for block in found:
+    for block in every_block:
         if block.kind == "h2":
             parts.append((block.text, []))
         else:
             parts[-1][1].append(block)
-    said: dict[str, list[str]] = {}
+    outputs: dict[str, list[str]] = {}
     for _, pieces in parts[: [title for title, _ in parts].index(EXERCISES)]:
         for block in pieces:
             for number in block.data if block.kind == "check" else ():
-                said.setdefault(number, []).append(block.text)
-    made: list[Slide] = []
+                outputs.setdefault(number, []).append(block.text)
+    slides: list[Slide] = []
     for title, pieces in parts:
         if title not in UNSEEN:
             make = SHAPES.get(title, story)
-            made += make(title, pieces, Context(slug, said))
-    return made
+            slides += make(title, pieces, Context(slug, outputs))
+    return slides
 
 
 class Context(NamedTuple):
     """What a slide may need from elsewhere: the chapter, and checks by equation."""
 
     slug: str
-    said: dict[str, list[str]]
+    outputs: dict[str, list[str]]
 
 
 def cover(title: str, pieces: list[Block], context: Context) -> list[Slide]:
@@ -349,12 +349,12 @@ def idea(title: str, pieces: list[Block], context: Context) -> list[Slide]:
     text, drawing = pieces[0], pieces[1]
     svg = base64.b64decode(drawing.data.partition("base64,")[2]).decode()
     shared = {"alt": drawing.text, "picture": picture(svg)}
-    made = [
+    slides = [
         Slide("idea", title, data={"lead": inline(" ".join(group)), **shared})
         for group in packs(sentences(text.text), words, WORDS - TITLE)
     ]
-    made[-1].notes = [block.text for block in pieces[2:]]
-    return made
+    slides[-1].notes = [block.text for block in pieces[2:]]
+    return slides
 
 
 def outcomes(title: str, pieces: list[Block], context: Context) -> list[Slide]:
@@ -366,43 +366,43 @@ def remember(title: str, pieces: list[Block], context: Context) -> list[Slide]:
     """The sentences before the claims are listed again."""
     texts = [block for block in pieces if block.kind in ("text", "list")]
     first = next(i for i, block in enumerate(texts) if block.kind == "list")
-    made = listed("What to remember", sentences(texts[0].text))
-    made[-1].notes = [block.text for block in texts[1 : first + 1]]
-    return made
+    slides = listed("What to remember", sentences(texts[0].text))
+    slides[-1].notes = [block.text for block in texts[1 : first + 1]]
+    return slides
 
 
 def listed(title: str, items: list[str]) -> list[Slide]:
     """A list, on several slides if it has too many words for one."""
-    starts, made = 1, []
+    starts, slides = 1, []
     for group in packs(items, words, WORDS):
         data = {"items": list(map(inline, group)), "start": starts}
-        made.append(Slide("list", title, data=data))
+        slides.append(Slide("list", title, data=data))
         starts += len(group)
-    return made
+    return slides
 
 
 def exercises(title: str, pieces: list[Block], context: Context) -> list[Slide]:
     """The statements, one a slide."""
-    made = [Slide("part", title, data={"lead": opening(pieces[0].text, LEAD)})]
+    slides = [Slide("part", title, data={"lead": opening(pieces[0].text, LEAD)})]
     for block in pieces:
         if block.kind == "box":
             id = re.sub(r" \(.*", "", block.data).lower().replace(" ", "-")
-            made.append(Slide("box", block.data, id, {"head": "", **boxes(block)}))
-    return made
+            slides.append(Slide("box", block.data, id, {"head": "", **boxes(block)}))
+    return slides
 
 
 def story(title: str, pieces: list[Block], context: Context) -> list[Slide]:
     """A part of the chapter: its equations, boxes, figures, claims and code."""
-    made = [Slide("part", title, data={"lead": ""})]
+    slides = [Slide("part", title, data={"lead": ""})]
     if pieces and pieces[0].kind == "text":
-        made[0].data["lead"] = opening(pieces[0].text, LEAD)
+        slides[0].data["lead"] = opening(pieces[0].text, LEAD)
     section, anchor, waiting = title, slugged(title), []
     for i, block in enumerate(pieces):
         around = [
             pieces[j] if 0 <= j < len(pieces) else Block("") for j in (i - 1, i + 1)
         ]
         if block.kind == "h3":
-            made[-1].notes += waiting
+            slides[-1].notes += waiting
             section, anchor, waiting = inline(block.text), slugged(block.text), []
         new = shown(title, block, around, context)
         for slide in new:
@@ -414,9 +414,9 @@ def story(title: str, pieces: list[Block], context: Context) -> list[Slide]:
             waiting.append(text)
         if new:
             new[0].notes, waiting = waiting, []
-            made += new
-    made[-1].notes += waiting
-    return made
+            slides += new
+    slides[-1].notes += waiting
+    return slides
 
 
 def shown(
@@ -475,7 +475,7 @@ def boxes(block: Block) -> dict[str, Any]:
 
 def checked(number: str, context: Context) -> dict[str, Any]:
     """The lines that an equation's checks printed, the first few of them."""
-    lines = list(dict.fromkeys(context.said.get(number, [])))
+    lines = list(dict.fromkeys(context.outputs.get(number, [])))
     return {"checks": lines[:CHECKS], "more": len(lines[CHECKS:])}
 
 
@@ -529,13 +529,13 @@ def judged(block: Block, context: Context) -> list[Slide]:
         rows.append(
             (declared.claim(id).statistic, rule, lead + colon if rest else "", row)
         )
-    made = []
+    slides = []
     for (statistic, rule, lead), group in groupby(rows, key=lambda row: row[:3]):
         taken = TITLE + words(f"Measured {statistic} {rule} {lead}")
         for page in packs([row for *_, row in group], said_of, WORDS - taken):
             data = {"rows": page, "statistic": statistic, "rule": rule, "lead": lead}
-            made.append(Slide("claims", "", data=data))
-    return made
+            slides.append(Slide("claims", "", data=data))
+    return slides
 
 
 def said_of(row: dict[str, str]) -> int:
