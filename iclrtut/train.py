@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from iclrtut.checkpoint import Checkpoint
 from iclrtut.errors import BadRequest, RunFailed
 
 Numbers = Mapping[str, float]
+Schedule = Callable[[int], float]
 
 
 @contextmanager
@@ -26,6 +27,30 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
+
+
+def linear(steps: int) -> Schedule:
+    """A learning rate that falls linearly to 0 after this many steps."""
+    return lambda t: 1 - t / steps
+
+
+def cosine(steps: int) -> Schedule:
+    """A learning rate that falls to 0 on half a cosine.
+
+    Loshchilov and Hutter (2017), equation (5), without restarts.
+    """
+    return warmup_cosine(0, steps)
+
+
+def warmup_cosine(warmup: int, steps: int) -> Schedule:
+    """Linear warm-up over the first steps, then half a cosine down to 0."""
+
+    def factor(t: int) -> float:
+        if t < warmup:
+            return (t + 1) / warmup
+        return (1 + math.cos(math.pi * (t - warmup) / max(1, steps - warmup))) / 2
+
+    return factor
 
 
 class History(NamedTuple):
@@ -63,7 +88,7 @@ def fit(
     state: Mapping[str, Any],
     folder: Path | str | None,
     name: str,
-    scheduler: LRScheduler | None = None,
+    schedule: Schedule | list[Schedule] | None = None,
     limits: Mapping[str, float] = {},
     every: int = 100,
 ) -> History:
@@ -83,7 +108,8 @@ def fit(
             `state_dict` and `load_state_dict`, or torch generators, by name.
         folder: where the checkpoint goes; None keeps none.
         name: names the checkpoint and the progress bar.
-        scheduler: stepped after every step.
+        schedule: step t -> what multiplies the learning rate (`linear`, `cosine`, ...);
+            a list has one for each of the optimizer's parameter groups.
         limits: name -> the largest absolute value it may take ("loss" included).
         every: steps between checkpoints.
 
@@ -93,16 +119,19 @@ def fit(
     """
     if steps < 1 or every < 1:
         raise BadRequest(f"steps={steps} and every={every} must both be 1 or more.")
-    kept = Checkpoint(loss_at, optimizer, steps, state, folder, name, scheduler)
-    first, seconds, curves = kept.resume()
+    parts = {f"state/{key}": part for key, part in state.items()}
+    parts["optimizer"] = optimizer
+    checkpoint = Checkpoint(parts, folder, name, [loss_at, schedule, steps])
+    first, seconds, curves = checkpoint.resume()
     if first == steps:
         return History(curves, seconds, first)
+    scheduler = _scheduler(optimizer, schedule, first)
     began = time.perf_counter() - seconds
     bar = tqdm(range(first, steps), name, steps, initial=first, file=sys.stdout)
     try:
         for t in bar:
             if t % every == 0:
-                draft = kept.capture(t, time.perf_counter() - began, curves)
+                draft = checkpoint.capture(t, time.perf_counter() - began, curves)
             loss, watched = loss_at(t)
             numbers = _numbers(loss, watched, limits)
             for key, value in numbers.items():
@@ -110,11 +139,11 @@ def fit(
             if wrong := _beyond(numbers, limits):
                 break
             if t % every == 0:
-                kept.keep(draft, t)
+                checkpoint.keep(draft, t)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            if scheduler is not None:
+            if scheduler:
                 scheduler.step()
             bar.set_postfix(_shown(numbers, limits), refresh=False)
         else:
@@ -122,19 +151,34 @@ def fit(
         history = History(curves, time.perf_counter() - began, first)
         if wrong:
             raise Diverged(
-                f"{name}: at step {t} {wrong}; the state of step {kept.good_step} is "
-                f"back: lower the learning rate ({optimizer.param_groups[0]['lr']:.2g} "
-                "there), or change what drives that number.",
+                f"{name}: at step {t} {wrong}; the state of step "
+                f"{checkpoint.good_step} is back: lower the learning rate "
+                f"({optimizer.param_groups[0]['lr']:.2g} there), or change what drives "
+                "that number.",
                 history,
                 t,
             )
     except BaseException:
-        kept.restore()
+        checkpoint.restore()
         raise
     finally:
         bar.close()
-    kept.keep(kept.capture(steps, history.seconds, curves), steps)
+    checkpoint.keep(checkpoint.capture(steps, history.seconds, curves), steps)
     return history
+
+
+def _scheduler(
+    optimizer: Optimizer, schedule: Schedule | list[Schedule] | None, step: int
+) -> LambdaLR | None:
+    if schedule is None:
+        return None
+    groups = len(optimizer.param_groups)
+    if isinstance(schedule, list) and len(schedule) != groups:
+        raise BadRequest(
+            f"there are {len(schedule)} schedules for {groups} groups of parameters: "
+            "give one for each, or a single one for all."
+        )
+    return LambdaLR(optimizer, schedule, step - 1)
 
 
 def _shown(numbers: Numbers, limits: Numbers) -> dict[str, str]:

@@ -5,7 +5,7 @@ from iclrtut.chapters.SLUG.method import Shrink, shrunken
 from torch import Tensor
 
 from iclrtut.run import Run
-from iclrtut.train import History, fit
+from iclrtut.train import History, fit, linear
 
 
 def train(run: Run, mu: Tensor) -> tuple[Shrink, History]:
@@ -24,6 +24,7 @@ def train(run: Run, mu: Tensor) -> tuple[Shrink, History]:
         state={"model": model, "generator": generator},
         folder=run.folder,
         name="shrink",
+        schedule=linear(run.settings.steps),
     )
     return model, history
 

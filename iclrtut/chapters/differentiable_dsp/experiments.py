@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LambdaLR
 
 from iclrtut import data as sets
 from iclrtut import play
@@ -37,7 +36,7 @@ from iclrtut.chapters.differentiable_dsp.method import (
     white,
 )
 from iclrtut.errors import BadRequest
-from iclrtut.train import History, fit, seeded
+from iclrtut.train import History, fit, linear, seeded
 
 KINDS = {"ddsp": "DDSP", "plain": "waveform", "filter": "source-filter"}
 LOWEST = 57.0  # MIDI note; training melodies lie in the octave above, 220 to 440 Hz
@@ -442,15 +441,10 @@ def _fit(
         state={"model": model, "batches": batches, "noise": noises},
         folder=run.folder,
         name=name,
-        scheduler=_falling(optimizer, steps),
+        schedule=linear(steps),
         every=s.every,
     )
     return Trained(model.eval(), history, sum(p.numel() for p in model.parameters()))
-
-
-def _falling(optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
-    """A rate that falls linearly to 0."""
-    return LambdaLR(optimizer, lambda step: 1 - step / steps)
 
 
 def train_all(run: Any, clip: Clip) -> Models:
@@ -608,7 +602,7 @@ def fit_note(run: Any, harmonics: bool = True) -> Fit:
         state={"model": model, "noise": noises},
         folder=run.folder,
         name="note" if harmonics else "noise",
-        scheduler=_falling(optimizer, s.note_steps),
+        schedule=linear(s.note_steps),
         every=s.every,
     )
     with torch.no_grad():
@@ -888,7 +882,7 @@ def descend(run: Any) -> Descent:
         state={"model": model},
         folder=run.folder,
         name="pitch",
-        scheduler=_falling(optimizer, s.pitch_steps),
+        schedule=linear(s.pitch_steps),
         every=s.every,
     )
     ends = model["semitones"].detach().cpu()

@@ -35,7 +35,7 @@ from iclrtut.chapters.energy_based_classifier.method import (
     refine,
     wide_resnet,
 )
-from iclrtut.train import Diverged, History, fit
+from iclrtut.train import Diverged, History, fit, warmup_cosine
 
 CHUNK = 250  # inputs evaluated at once, so that `full` fits a small GPU
 
@@ -195,17 +195,6 @@ class Trained(NamedTuple):
     history: History
 
 
-def _schedule(s: Settings, steps: int) -> Callable[[int], float]:
-    """Linear warm-up, then half a cosine down to 0."""
-
-    def factor(t: int) -> float:
-        if t < s.warmup:
-            return (t + 1) / s.warmup
-        return (1 + math.cos(math.pi * (t - s.warmup) / max(1, steps - s.warmup))) / 2
-
-    return factor
-
-
 def _train(
     run: Any,
     name: str,
@@ -225,7 +214,7 @@ def _train(
         state={"model": model, **state},
         folder=run.folder if keep else None,
         name=name,
-        scheduler=torch.optim.lr_scheduler.LambdaLR(adam, _schedule(s, steps)),
+        schedule=warmup_cosine(s.warmup, steps),
         limits=limits or {},
         every=s.every,
     )

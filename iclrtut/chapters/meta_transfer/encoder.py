@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from iclrtut.chapters.meta_transfer import method as chapter
 from iclrtut.chapters.meta_transfer.experiments import share
 from iclrtut.errors import BadRequest
-from iclrtut.train import fit as descend
+from iclrtut.train import cosine, fit
 
 SPAN, KNOTS = 8.0, 8  # the curve: knots on -8 to 8, as high as they are wide
 SPREAD, FARTHEST = 2.0, 4.0  # A's deviation, and how far its mean moves
@@ -422,17 +422,14 @@ def train_encoder(
             {"params": [model.gamma], "lr": s.encoder_gamma_rate},
         ]
     )
-    falling = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, [lambda t: (1 + math.cos(math.pi * t / E)) / 2, lambda t: 1.0]
-    )
-    descend(
+    fit(
         loss_at,
         optimizer,
         E,
         state={"model": model, "data": data},
         folder=run.folder,
         name=name,
-        scheduler=falling,
+        schedule=[cosine(E), lambda t: 1.0],
         every=s.every,
     )
     thetas, gammas = model.walked()
@@ -719,15 +716,14 @@ def fit_networks(run: Any, worlds: Worlds, theta: Tensor, name: str) -> Tensor:
         return -log_p.mean(-1).sum() / W, {}
 
     optimizer = torch.optim.Adam(model.parameters(), FIT_RATE)
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T)
-    descend(
+    fit(
         loss_at,
         optimizer,
         T,
         state={"model": model, "data": data},
         folder=run.folder,
         name=name,
-        scheduler=falling,
+        schedule=cosine(T),
         every=s.every,
     )
     fitted: Tensor = model["weights"].detach()
@@ -814,7 +810,7 @@ def _followed(
     name: str,
 ) -> Multimodal:
     """Train, and tell the paths."""
-    descend(
+    fit(
         loss_at,
         optimizer,
         episodes,
