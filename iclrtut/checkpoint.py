@@ -3,12 +3,12 @@
 import enum
 import functools
 import hashlib
+import inspect
 import io
 import pickle
-import sys
 import types
 import zipfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from iclrtut.errors import BadRequest, RunFailed
 from iclrtut.files import write_atomic
-from iclrtut.run import Run
+
+PLAIN = (int, float, complex, str, bytes, type(None), enum.Enum, np.generic)
+METHODS = (types.FunctionType, property, staticmethod, classmethod)
 
 
 class Checkpoint:
@@ -176,13 +178,6 @@ def _load(data: bytes) -> dict[str, Any]:
 
 # Which training a file fits
 
-PLAIN = (
-    int, float, complex, str, bytes, type(None), enum.Enum, np.generic, torch.dtype,
-    torch.device,
-)  # fmt: skip
-METHODS = (types.FunctionType, classmethod, staticmethod, property)
-NETWORK = {"_parameters", "_buffers", "_modules"}  # what an nn.Module is made of
-
 
 def _source() -> str:
     """SHA-256 of the text of all modules of this package."""
@@ -195,107 +190,81 @@ def _source() -> str:
 IMPORTED = _source()  # after a later edit, this text or the new one may be what runs
 
 
-def fingerprint(thing: Any, state: Collection[Any] = ()) -> str:
+def fingerprint(thing: Any, changing: Collection[Any] = ()) -> str:
     """SHA-256 of values, and of functions with the values that they name.
 
-    Numbers, texts, tensors and arrays count to the last bit: in lists, dicts, settings
-    and closures, and as attributes of networks and of objects of this package or the
-    reader's own. Of the functions and classes that a reader wrote, in a notebook above
-    all, the code counts too, with all that it leads to by name.
-
-    Not seen: files that a function reads, attributes that begin with an underscore, and
-    what belongs to other libraries.
+    Numbers, texts, tensors and arrays count to the last bit, in any nesting, in
+    closures and in settings. Of functions and classes in a notebook the text counts
+    too, with the values and functions that they name. The modules of this package
+    count as a whole, by `IMPORTED`. Not seen: attributes of other objects, and files.
 
     Args:
         thing: any nesting of these.
-        state: what training changes. Parameters and buffers of networks among it do not
-            count, nor do attributes of the rest.
+        changing: objects that training changes: their classes count, they do not.
     """
-    networks = [part for part in state if isinstance(part, nn.Module)]
-    tensors = [t for part in networks for t in (*part.parameters(), *part.buffers())]
-    changing = {_address(tensor) for tensor in tensors}
-    seen = {id(part): part for part in state if not isinstance(part, nn.Module)}
+    networks = [part for part in changing if isinstance(part, nn.Module)]
+    inner = [x for part in networks for x in (*part.modules(), *part.parameters())]
+    # References, not only numbers: Python gives the id of a lost object to the next.
+    seen: dict[int, Any] = {id(part): part for part in (*changing, *inner)}
     digest = hashlib.sha256()
 
     def add(thing: Any) -> None:
-        digest.update(f"{type(thing)} {getattr(thing, '__qualname__', '')} ".encode())
+        digest.update(f"{type(thing).__qualname__} ".encode())
         if isinstance(thing, PLAIN):
             digest.update(repr(thing).encode())
-        elif isinstance(thing, np.ndarray):
-            digest.update(f"{thing.dtype} {thing.shape} ".encode() + thing.tobytes())
-        elif isinstance(thing, Tensor):
-            digest.update(f"{thing.dtype} {tuple(thing.shape)} ".encode())
-            if _address(thing) not in changing:
-                flat = thing.detach().to_dense().resolve_conj().resolve_neg().cpu()
-                flat = flat.contiguous().reshape(-1).view(torch.uint8)
-                digest.update(flat.numpy().data)
-        elif isinstance(thing, tuple) or id(thing) not in seen:
+        elif id(thing) not in seen:
             seen[id(thing)] = thing
-            parts = _parts(thing)
-            digest.update(f"{len(parts)} ".encode())
-            for part in parts:
+            if isinstance(thing, Tensor):
+                digest.update(f"{thing.dtype} {tuple(thing.shape)} ".encode())
+                flat = thing.detach().cpu().contiguous().view(-1).view(torch.uint8)
+                thing = flat.numpy()
+            if isinstance(thing, np.ndarray):
+                digest.update(f"{thing.dtype} {thing.shape} ".encode())
+                digest.update(thing.tobytes())
+            for part in _parts(thing):
                 add(part)
 
-    add([thing, *map(type, state)])
+    add([thing, *dict.fromkeys(map(type, seen.values()))])
     return digest.hexdigest()
 
 
-def _address(tensor: Tensor) -> int:
-    """Where a tensor's numbers stand in memory, the same for all views of them."""
-    return tensor.to_dense().untyped_storage().data_ptr()
-
-
-def _parts(thing: Any) -> Sequence[Any]:
+def _parts(thing: Any) -> Iterable[Any]:
     """What counts of a container, a function, a class or an object."""
-    module = str(getattr(thing, "__module__", None))
-    match thing:
-        case Run():
-            return [thing.settings]  # its timings are never the same
-        case Mapping():
-            return [*thing.items()]
-        case list() | tuple():
-            return thing
-        case set() | frozenset():
-            return sorted(thing, key=repr)
-        case functools.partial():
-            return [thing.func, thing.args, thing.keywords]
-        case types.MethodType() | classmethod() | staticmethod():
-            return [thing.__func__, getattr(thing, "__self__", None)]
-        case property():
-            return [thing.fget]
-        case types.CodeType():
-            return [thing.co_code, thing.co_names, *thing.co_consts]
-        case types.FunctionType():
-            full = [c for c in thing.__closure__ or () if c != types.CellType()]
-            values = [thing.__defaults__, *(cell.cell_contents for cell in full)]
-            code, known = thing.__code__, thing.__globals__
-            named = [(n, known[n]) for n in sorted(_names(code)) if n in known]
-            return [*values, code, *named] if _is_own(module) else values
-        case type():
-            items = vars(thing).items() if _is_own(module) else ()
-            return [*thing.__bases__, *(item for item in items if _counts(*item))]
-        case nn.Module() | types.SimpleNamespace():
-            own = True
-        case _:
-            own = _is_own(module) or module.startswith("iclrtut")
-    items = getattr(thing, "__dict__", {}).items() if own else ()
-    return [type(thing), *(item for item in items if _counts(*item))]
+    if isinstance(thing, Mapping):
+        return [part for item in thing.items() for part in item]
+    if isinstance(thing, (list, tuple)):
+        return thing
+    if isinstance(thing, functools.partial):
+        return [thing.func, thing.args, thing.keywords]
+    if isinstance(thing, types.MethodType):
+        return [thing.__func__, thing.__self__]
+    if isinstance(thing, types.FunctionType):
+        values = [thing.__defaults__, *_closure(thing)]
+        return [*values, *_page(thing)] if thing.__module__ == "__main__" else values
+    if isinstance(thing, type) and thing.__module__ == "__main__":
+        return [each for each in vars(thing).values() if isinstance(each, METHODS)]
+    if isinstance(thing, (property, staticmethod, classmethod)):
+        return [getattr(thing, "fget", None) or getattr(thing, "__func__", None)]
+    if hasattr(thing, "settings"):  # a run
+        return [thing.settings]
+    if isinstance(thing, nn.Module):
+        return [repr(thing), thing.state_dict(), type(thing)]
+    return [type(thing)] if type(thing).__module__ == "__main__" else []
 
 
-def _is_own(module: str) -> bool:
-    """Whether the reader wrote a module: the notebook, or a file of no library."""
-    top, file = (
-        module.partition(".")[0],
-        getattr(sys.modules.get(module), "__file__", ""),
-    )
-    library = {"None", "iclrtut", *sys.stdlib_module_names}
-    return module == "__main__" or not (top in library or "-packages" in str(file))
+def _closure(function: types.FunctionType) -> list[Any]:
+    cells = [c for c in function.__closure__ or () if c != types.CellType()]
+    return [cell.cell_contents for cell in cells]
 
 
-def _counts(name: str, member: Any) -> bool:
-    """Whether an attribute is code or a setting."""
-    public = not name.startswith("_") and name != "training"
-    return public or name in NETWORK or isinstance(member, METHODS)
+def _page(function: types.FunctionType) -> list[Any]:
+    """The text of a function in a notebook, and what it names there."""
+    try:
+        text = inspect.getsource(function)
+    except OSError:  # typed where no text is kept
+        text = repr((function.__code__.co_code, function.__code__.co_consts))
+    known = function.__globals__
+    return [text, *(known[n] for n in sorted(_names(function.__code__) & known.keys()))]
 
 
 def _names(code: types.CodeType) -> set[str]:
