@@ -6,18 +6,27 @@ from typing import NamedTuple
 from iclrtut.claims import Chapter, Claim, above, below
 
 
+class Split(NamedTuple):
+    """How many inputs each part of the data gets."""
+
+    train: int
+    evaluator: int
+    validation: int
+    test: int
+
+
 class Settings(NamedTuple):
     """Sizes of one profile; the defaults are `quick`."""
 
     data: str = "digits"
-    split: tuple[int, int, int, int] = (500, 400, 200, 697)  # train, judge, validate
+    split: Split = Split(train=500, evaluator=400, validation=200, test=697)
     depth: int = 0  # of the wide ResNet; 0 stands for the digits net
     width: int = 0
     bf16: bool = False
     steps: int = 1000  # of training, JEM and softmax alike
-    judge_steps: int = 500
+    evaluator_steps: int = 500
     batch: int = 64
-    rate: float = 3e-3
+    learning_rate: float = 3e-3
     warmup: int = 100
     data_noise: float = 0.03
     sampler_steps: int = 5
@@ -25,22 +34,22 @@ class Settings(NamedTuple):
     sigma: float = 0.01
     buffer: int = 4000
     restart: float = 0.05
-    scored: int = 697  # inputs of each foreign set
+    foreign: int = 697  # inputs of each foreign set
     radii: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4)  # L-infinity, pixels in [-1, 1]
-    attacked: int = 300
+    attacked: int = 300  # inputs attacked at each radius
     attack_steps: int = 20
-    refined: int = 100  # inputs attacked through the refinement
-    radius: float = 0.3
+    refine_attacked: int = 100  # inputs attacked through the refinement
+    refine_radius: float = 0.3
     refine_steps: int = 10
-    chains: int = 5
-    drawn: int = 400  # samples compared by Frechet distance
-    draw_steps: int = 300
-    conditional: int = 100
-    timed: int = 10
+    refine_chains: int = 5
+    samples: int = 400  # compared by Frechet distance
+    sample_steps: int = 300
+    conditional: int = 100  # samples of a wanted class
+    timed_steps: int = 10
     plane_steps: int = 1500
     plane_sampler_steps: int = 20
-    watched: int = 120  # steps of a training that is meant to break
-    every: int = 100  # steps between checkpoints
+    divergence_steps: int = 120  # of a training that is meant to break
+    checkpoint_every: int = 100  # steps
 
 
 FOREIGN = {
@@ -55,13 +64,13 @@ FOREIGN = {
 
 
 def _foreign_claims() -> Iterator[Claim]:
-    for score, words in {"density": "log p(x)", "mass": "approximate mass"}.items():
-        for name, about in FOREIGN.items():
+    for id, score in {"density": "log p(x)", "mass": "approximate mass"}.items():
+        for name, description in FOREIGN.items():
             yield Claim(
-                f"ood_{score}_{name}",
-                f"Detects foreign inputs by {words}: {about}",
+                f"ood_{id}_{name}",
+                f"Detects foreign inputs by {score}: {description}",
                 "section 5.3",
-                f"AUROC of JEM's {words} minus AUROC of plain softmax's confidence",
+                f"AUROC of JEM's {score} minus AUROC of plain softmax's confidence",
                 above(0),
             )
 
@@ -80,48 +89,48 @@ CHAPTER = Chapter(
     "a first network in PyTorch",
     settings={
         "smoke": Settings(
-            split=(200, 100, 50, 100),
+            split=Split(train=200, evaluator=100, validation=50, test=100),
             steps=6,
-            judge_steps=6,
+            evaluator_steps=6,
             batch=16,
             warmup=2,
             buffer=64,
-            scored=50,
+            foreign=50,
             radii=(0.1, 0.4),
             attacked=20,
             attack_steps=2,
-            refined=4,
+            refine_attacked=4,
             refine_steps=2,
-            chains=2,
-            drawn=40,
-            draw_steps=3,
+            refine_chains=2,
+            samples=40,
+            sample_steps=3,
             conditional=20,
-            timed=1,
+            timed_steps=1,
             plane_steps=6,
             plane_sampler_steps=2,
-            watched=4,
+            divergence_steps=4,
         ),
         "quick": Settings(),
         "full": Settings(
             data="cifar10",
-            split=(40_000, 8_000, 2_000, 10_000),
+            split=Split(train=40_000, evaluator=8_000, validation=2_000, test=10_000),
             depth=28,
             width=10,
             bf16=True,
             steps=4000,
-            judge_steps=4000,
-            rate=1e-4,
+            evaluator_steps=4000,
+            learning_rate=1e-4,
             warmup=1000,
             sampler_steps=20,
             buffer=10_000,
-            scored=2000,
+            foreign=2000,
             radii=tuple(2 * pixels / 255 for pixels in (2, 4, 8, 16)),
             attacked=500,
-            refined=200,
-            radius=2 * 8 / 255,
-            drawn=1000,
+            refine_attacked=200,
+            refine_radius=2 * 8 / 255,
+            samples=1000,
             conditional=500,
-            every=1000,
+            checkpoint_every=1000,
         ),
     },
     claims=(

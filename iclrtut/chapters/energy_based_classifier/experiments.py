@@ -1,14 +1,15 @@
 """The experiments of the chapter on JEM: data, training, measurements.
 
-Images are float tensors [n, channels, height, width] with pixels in [-1, 1]; labels
-are int64 [n]; numbers in brackets are equations of the chapter. `run` is what
-`iclrtut.start` returns; sizes come from its settings.
+Images are float tensors [n, channels, height, width] with pixels in [-1, 1]; classes
+are int64 [n]; numbers in brackets are equations of the chapter. Sizes come from the
+settings of the run, which `iclrtut.start` returns.
 """
 
 import contextlib
 import math
-import time
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,122 +17,99 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iclrtut import data as sets
-from iclrtut import metrics, play
+from iclrtut import images, metrics, play, timing
 from iclrtut.chapters.energy_based_classifier import Settings
-from iclrtut.chapters.energy_based_classifier.attacks import attack_refined
 from iclrtut.chapters.energy_based_classifier.method import (
     Net,
     Refinement,
     ReplayBuffer,
+    attack_refined,
     digits_net,
     jem_loss,
     lambda_max,
     langevin,
     log_density,
     mass_score,
-    mlp,
     pgd,
+    plane_net,
     refine,
     wide_resnet,
 )
-from iclrtut.train import Diverged, History, fit, warmup_cosine
+from iclrtut.claims import Measurements
+from iclrtut.data import load
+from iclrtut.evaluation import BATCH, in_batches, predict
+from iclrtut.run import Run
+from iclrtut.train import Diverged, History, fit
 
-CHUNK = 250  # inputs evaluated at once, so that `full` fits a small GPU
-
-LIMITS = {"gap": 50.0, "largest": 20.0}  # stable runs stay below 6
+PIXELS = {"low": -1.0, "high": 1.0}
+# Where training stops. Runs that train well stay below 6 in both.
+LIMITS = {"gap": 50.0, "largest": 20.0}
 
 # Data
 
 
-class Data(NamedTuple):
-    """Inputs and labels of one run, on its device."""
+class Labelled(NamedTuple):
+    """Inputs [n, channels, height, width] and their classes [n]."""
 
-    x: Tensor  # [n, channels, height, width], for JEM and softmax
+    x: Tensor
     y: Tensor
-    x_judge: Tensor  # for the independent classifier
-    y_judge: Tensor
-    x_validation: Tensor  # for temperatures
-    y_validation: Tensor
-    x_test: Tensor
-    y_test: Tensor
 
 
-def digits(run: Any) -> Data:
-    """scikit-learn's digits, split anew by seed, [n, 1, 8, 8]."""
-    arrays = sets.load("digits")
-    images = torch.tensor(arrays["images"], dtype=torch.float32)[:, None] / 8 - 1
-    return _split(run, images, torch.tensor(arrays["labels"]))
+class Data(NamedTuple):
+    """Disjoint parts of one data set, on the run's device."""
+
+    train: Labelled  # for JEM and softmax
+    evaluator: Labelled  # for the classifier that evaluates samples
+    validation: Labelled  # for temperatures
+    test: Labelled
 
 
-def cifar(run: Any) -> Data:
-    """CIFAR-10, its training part split anew by seed, [n, 3, 32, 32]."""
-    z = sets.load("cifar10")
-    images = np.concatenate([z["train_images"], z["test_images"]])
-    labels = np.concatenate([z["train_labels"], z["test_labels"]])
-    return _split(run, _colours(images), torch.tensor(labels), len(z["test_labels"]))
+def load_data(run: Run) -> Data:
+    """The data of the run's profile, split anew by seed.
+
+    For CIFAR-10 the official test part becomes test inputs and nothing else.
+    """
+    s: Settings = run.settings
+    rng, arrays = run.rng("split"), load(s.data)
+    if s.data == "digits":
+        x = images.from_pixels(arrays["images"], white=16, **PIXELS)
+        y = arrays["labels"]
+        rows = images.split(len(x), s.split, rng)
+    else:
+        pixels = [arrays["train_images"], arrays["test_images"]]
+        x = images.from_pixels(np.concatenate(pixels), **PIXELS)
+        y = np.concatenate([arrays["train_labels"], arrays["test_labels"]])
+        known = len(pixels[0])
+        (test,) = images.split(len(pixels[1]), s.split[3:], rng)
+        rows = [*images.split(known, s.split[:3], rng), known + test]
+    labels = torch.tensor(y).long()
+    parts = (Labelled(x[i].to(run.device), labels[i].to(run.device)) for i in rows)
+    return Data(*parts)
 
 
-def load_data(run: Any) -> Data:
-    """The data of the run's profile."""
-    return {"digits": digits, "cifar10": cifar}[run.settings.data](run)
-
-
-def _colours(images: np.ndarray[Any, Any]) -> Tensor:
-    return torch.tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def _split(run: Any, x: Tensor, y: Tensor, held_out: int = 0) -> Data:
-    """Shuffle and cut; the last `held_out` inputs can only become test inputs."""
-    rng, known = run.rng("split"), len(x) - held_out
-    tail = rng.permutation(np.arange(known, len(x)))
-    order = torch.tensor(np.concatenate([rng.permutation(known), tail]))
-    *sizes, test = run.settings.split
-    parts = [*torch.split(order[: sum(sizes)], sizes), order[len(x) - test :]]
-    return Data(*(z[part].to(run.device) for part in parts for z in (x, y.long())))
-
-
-def _differ(y: Tensor, rng: np.random.Generator, n: int) -> tuple[Any, Any]:
-    """n pairs of positions whose classes differ."""
-    labels = y.cpu().numpy()
-    left, right = rng.integers(len(labels), size=(2, 20 * n))
-    kept = np.flatnonzero(labels[left] != labels[right])[:n]
-    return left[kept], right[kept]
-
-
-def _photographs(shape: torch.Size, n: int, rng: np.random.Generator) -> Tensor:
-    return torch.tensor(sets.pictures(shape[0], shape[1], n, rng)) / 127.5 - 1
-
-
-def foreign_sets(data: Data, rng: np.random.Generator, n: int) -> dict[str, Tensor]:
+def foreign_sets(test: Labelled, rng: np.random.Generator, n: int) -> dict[str, Tensor]:
     """Inputs that no classifier of this data was trained on, n of each kind.
 
     Args:
-        data: the run's data; test inputs are what most sets are made from.
+        test: what most sets are made from.
         rng: which of them, and how.
         n: how many of each, at most as many as there are test inputs.
 
     Returns:
         Name (the keys of FOREIGN) to inputs [n, channels, height, width].
     """
-    x = data.x_test[:n]
-    shape = x.shape[1:]
-    shuffled = torch.tensor(rng.permutation(shape.numel()), device=x.device)
-    left, right = _differ(data.y_test, rng, n)
-
-    def uniform(*size: int) -> Tensor:
-        return torch.tensor(rng.uniform(-1, 1, size), dtype=x.dtype)
-
-    found = {
-        "noise": uniform(n, *shape),
-        "photographs": _photographs(shape, n, rng),
-        "permuted": x.flatten(1)[:, shuffled].view_as(x),
-        "inverted": -x,
-        "turned": x.rot90(1, (2, 3)),
-        "grey": uniform(n, 1, 1, 1).expand(n, *shape).clone(),
-        "interpolated": (data.x_test[left] + data.x_test[right]) / 2,
+    x = test.x[:n]
+    permuted = images.shuffled_alike(x, rng)
+    interpolated = images.interpolated(test.x, test.y, n, rng)
+    return {
+        "noise": images.noise(x, rng, **PIXELS),
+        "photographs": images.photographs(x, rng, **PIXELS),
+        "permuted": permuted,
+        "inverted": images.inverted(x, **PIXELS),
+        "turned": images.turned(x),
+        "grey": images.grey(x, rng, **PIXELS),
+        "interpolated": interpolated,
     }
-    return {name: z.to(x.device) for name, z in found.items()}
 
 
 CENTRES = torch.tensor(
@@ -140,11 +118,11 @@ CENTRES = torch.tensor(
 SPREAD = 0.15
 
 
-def eight_gaussians(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def eight_gaussians(n: int, generator: torch.Generator) -> Labelled:
     """n points [n, 2] of eight Gaussians on the unit circle, classes alternating."""
     which = torch.randint(8, (n,), generator=generator)
     noise = torch.randn(n, 2, generator=generator)
-    return CENTRES[which] + SPREAD * noise, which % 2
+    return Labelled(CENTRES[which] + SPREAD * noise, which % 2)
 
 
 def eight_log_density(x: Tensor) -> Tensor:
@@ -159,269 +137,271 @@ def grid(points: int = 101, half: float = 2.0) -> Tensor:
     return torch.cartesian_prod(line, line)
 
 
-def kl_on_grid(
-    model: nn.Module, temperature: float = 1.0, points: int = 101, half: float = 2.0
-) -> float:
-    """KL(truth || model) of the eight Gaussians over a grid's cells, nats.
+def kl_on_grid(model: nn.Module, temperature: float = 1.0) -> float:
+    """KL(truth || model) of the eight Gaussians over the cells of `grid`, nats.
 
     Args:
         model: points [n, 2] to logits.
         temperature: T of (9b): the model's density is exp(LSE / T), normalised.
-        points, half: of the grid.
     """
-    cells = grid(points, half)
-    with torch.no_grad():
-        learnt = (log_density(model(cells)).double() / temperature).log_softmax(0)
+    cells = grid()
+    lse = log_density(predict(model, cells)).double()
+    learnt = (lse / temperature).log_softmax(0)
     truth = eight_log_density(cells.double()).log_softmax(0)
     return float((truth.exp() * (truth - learnt)).sum())
 
 
 # Training
 
+LossAt = Callable[[int], tuple[Tensor, dict[str, float]]]
 
-def net(run: Any, name: str = "net") -> Net:
+
+def net(run: Run, name: str = "net") -> Net:
     """The network of the run's profile, its first weights drawn by seed and name."""
-    s, seed = run.settings, run.generator(name).initial_seed()
+    s: Settings = run.settings
+    seed = run.generator(name).initial_seed()
     if s.depth:
         return wide_resnet(s.depth, s.width, seed, bf16=s.bf16).to(run.device)
     return digits_net(seed).to(run.device)
 
 
 class Trained(NamedTuple):
-    """A trained network, its buffer of chains (JEM only) and what was watched."""
+    """A trained network, its buffer of chains (JEM only) and its curves."""
 
     model: Net
     buffer: ReplayBuffer | None
     history: History
 
 
-def _train(
-    run: Any,
+def _schedule(s: Settings, steps: int) -> Callable[[int], float]:
+    """Linear warm-up, then half a cosine down to 0."""
+
+    def factor(t: int) -> float:
+        if t < s.warmup:
+            return (t + 1) / s.warmup
+        return (1 + math.cos(math.pi * (t - s.warmup) / max(1, steps - s.warmup))) / 2
+
+    return factor
+
+
+def _fit(
+    run: Run,
     name: str,
     model: Net,
-    loss_at: Any,
+    loss_at: LossAt,
     steps: int,
+    *,
     state: dict[str, Any],
-    limits: dict[str, float] | None = None,
-    keep: bool = True,
+    limits: Mapping[str, float] = {},
+    checkpoint: bool = True,
 ) -> History:
-    s = run.settings
-    adam = torch.optim.Adam(model.parameters(), lr=s.rate, fused=True)
+    """Adam with the schedule of the chapter."""
+    s: Settings = run.settings
+    adam = torch.optim.Adam(model.parameters(), lr=s.learning_rate, fused=True)
     return fit(
         loss_at,
         adam,
         steps,
         state={"model": model, **state},
-        folder=run.folder if keep else None,
+        folder=run.folder if checkpoint else None,
         name=name,
-        schedule=warmup_cosine(s.warmup, steps),
-        limits=limits or {},
-        every=s.every,
+        scheduler=torch.optim.lr_scheduler.LambdaLR(adam, _schedule(s, steps)),
+        limits=limits,
+        every=s.checkpoint_every,
     )
 
 
-def _batch(
-    s: Settings, x: Tensor, y: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """A batch drawn with replacement, with the training noise of the recipe."""
-    at = torch.randint(len(x), (s.batch,), generator=generator, device=x.device)
-    noise = torch.empty_like(x[at]).normal_(generator=generator)
-    return x[at] + s.data_noise * noise, y[at]
+def _batch(s: Settings, part: Labelled, generator: torch.Generator) -> Labelled:
+    """A batch drawn with replacement, with the authors' noise on the inputs."""
+    rows = torch.randint(
+        len(part.x), (s.batch,), generator=generator, device=part.x.device
+    )
+    x = part.x[rows]
+    noise = torch.empty_like(x).normal_(generator=generator)
+    return Labelled(x + s.data_noise * noise, part.y[rows])
 
 
 def _softmax_loss(
-    s: Settings, model: Net, x: Tensor, y: Tensor, generator: torch.Generator
-) -> Any:
+    s: Settings, model: Net, part: Labelled, generator: torch.Generator
+) -> LossAt:
     def loss_at(t: int) -> tuple[Tensor, dict[str, float]]:
-        noisy, labels = _batch(s, x, y, generator)
-        return F.cross_entropy(model(noisy), labels), {}
+        x, y = _batch(s, part, generator)
+        return F.cross_entropy(model(x), y), {}
 
     return loss_at
 
 
-def _jem_loss(s: Settings, model: Net, data: Data, buffer: ReplayBuffer) -> Any:
+def _jem_loss(s: Settings, model: Net, part: Labelled, buffer: ReplayBuffer) -> LossAt:
     generator = buffer.generator
-    sampler = (s.sampler_steps, s.alpha, s.sigma, generator)
 
     def loss_at(t: int) -> tuple[Tensor, dict[str, float]]:
-        x, y = _batch(s, data.x, data.y, generator)
-        x_energy, _ = _batch(s, data.x, data.y, generator)
+        x, y = _batch(s, part, generator)
+        x_energy, _ = _batch(s, part, generator)
         start, slots = buffer.draw(s.batch)
-        x_samples = langevin(model, start, *sampler)
-        buffer.put(slots, x_samples)
-        loss, seen = jem_loss(model, x, y, x_samples, x_energy)
-        return loss, {**seen, "largest": float(x_samples.abs().max())}
+        samples = langevin(model, start, s.sampler_steps, s.alpha, s.sigma, generator)
+        buffer.put(slots, samples)
+        loss, watched = jem_loss(model, x, y, samples, x_energy)
+        return loss, {**watched, "largest": float(samples.abs().max())}
 
     return loss_at
 
 
-def _buffer(run: Any, data: Data, name: str) -> ReplayBuffer:
-    s, shape = run.settings, tuple(data.x.shape[1:])
+def _buffer(run: Run, data: Data, name: str) -> ReplayBuffer:
+    s: Settings = run.settings
+    shape = tuple(data.train.x.shape[1:])
     return ReplayBuffer(s.buffer, shape, s.restart, run.generator(name), run.device)
 
 
-def train_softmax(run: Any, data: Data, name: str = "softmax") -> Trained:
+def _train_classifier(
+    run: Run, name: str, model: Net, part: Labelled, steps: int
+) -> History:
+    generator = run.generator(name)
+    loss_at = _softmax_loss(run.settings, model, part, generator)
+    return _fit(run, name, model, loss_at, steps, state={"generator": generator})
+
+
+def train_softmax(run: Run, data: Data, name: str = "softmax") -> Trained:
     """The baseline: cross-entropy alone, all else as in `train_jem`."""
-    model, generator = net(run), run.generator(name)
-    loss_at = _softmax_loss(run.settings, model, data.x, data.y, generator)
-    history = _train(
-        run, name, model, loss_at, run.settings.steps, {"generator": generator}
-    )
+    model = net(run)
+    history = _train_classifier(run, name, model, data.train, run.settings.steps)
     return Trained(model, None, history)
 
 
-def train_jem(run: Any, data: Data, name: str = "jem") -> Trained:
-    """JEM by the official recipe at the run's sizes, (7) to (11)."""
+def train_jem(run: Run, data: Data, name: str = "jem") -> Trained:
+    """JEM as in the authors' code, at the sizes of the run, (7) to (11) and (16).
+
+    Raises:
+        Diverged: the gap or the largest pixel of a sample left its limit.
+    """
     model, buffer = net(run), _buffer(run, data, name)
-    loss_at = _jem_loss(run.settings, model, data, buffer)
+    loss_at = _jem_loss(run.settings, model, data.train, buffer)
     state = {"buffer": buffer, "generator": buffer.generator}
-    history = _train(run, name, model, loss_at, run.settings.steps, state, LIMITS)
+    steps = run.settings.steps
+    history = _fit(run, name, model, loss_at, steps, state=state, limits=LIMITS)
     return Trained(model, buffer, history)
 
 
-def train_judge(run: Any, data: Data, name: str = "judge") -> Net:
-    """A classifier that shares no training input with the others, to judge samples."""
-    model, generator = net(run, name), run.generator(name)
-    loss_at = _softmax_loss(run.settings, model, data.x_judge, data.y_judge, generator)
-    _train(
-        run, name, model, loss_at, run.settings.judge_steps, {"generator": generator}
-    )
+def train_evaluator(run: Run, data: Data, name: str = "judge") -> Net:
+    """A classifier that evaluates samples; it shares no training input with them."""
+    model, steps = net(run, name), run.settings.evaluator_steps
+    _train_classifier(run, name, model, data.evaluator, steps)
     return model
 
 
 def train_plane(
-    run: Any, name: str = "plane", alpha: float = 0.005, sigma: float = 0.1
+    run: Run, name: str = "plane", alpha: float = 0.005, sigma: float = 0.1
 ) -> Trained:
-    """JEM on the eight Gaussians, chains held in [-2, 2]; T = 1 unless told, (9b)."""
-    s = run.settings
+    """JEM on the eight Gaussians, chains held in [-2, 2].
+
+    Args:
+        run: its settings give the sizes; it trains on the CPU.
+        name: of the checkpoint and the generator.
+        alpha, sigma: of the sampler; the defaults make T = 1 in (9b).
+
+    Raises:
+        Diverged: the gap left its limit.
+    """
+    s: Settings = run.settings
     generator = run.generator(name, "cpu")
-    model = mlp(generator.initial_seed())
+    model = plane_net(generator.initial_seed())
     buffer = ReplayBuffer(s.buffer, (2,), s.restart, generator)
-    sampler = (s.plane_sampler_steps, alpha, sigma, generator, None, (-2.0, 2.0))
+    steps, square = s.plane_sampler_steps, (-2.0, 2.0)
 
     def loss_at(t: int) -> tuple[Tensor, dict[str, float]]:
         x, y = eight_gaussians(s.batch, generator)
         start, slots = buffer.draw(s.batch)
-        x_samples = langevin(model, start, *sampler)
-        buffer.put(slots, x_samples)
-        return jem_loss(model, x, y, x_samples)
+        samples = langevin(model, start, steps, alpha, sigma, generator, clamp=square)
+        buffer.put(slots, samples)
+        return jem_loss(model, x, y, samples)
 
-    state = {"buffer": buffer, "generator": generator}
-    history = _train(
-        run, name, model, loss_at, s.plane_steps, state, {"gap": LIMITS["gap"]}
-    )
+    state, limits = {"buffer": buffer, "generator": generator}, {"gap": LIMITS["gap"]}
+    history = _fit(run, name, model, loss_at, s.plane_steps, state=state, limits=limits)
     return Trained(model, buffer, history)
 
 
 def divergence(
-    run: Any,
+    run: Run,
     data: Data,
-    steps: int,
+    *,
     sampler_steps: int,
     alpha: float,
     sigma: float,
     every: int = 10,
 ) -> dict[str, list[float]]:
-    """Train JEM with another sampler until it diverges, and watch why.
+    """Train JEM with another sampler until it diverges, and record why.
 
     Args:
-        run, data: as for `train_jem`; nothing is kept on disk.
-        steps: at most so many.
+        run, data: as for `train_jem`; no checkpoint is written.
         sampler_steps, alpha, sigma: of the sampler.
         every: steps between two rows.
 
     Returns:
         Lists of one length: "step", "lse_data", "lse_samples", "gap", "largest" (the
         largest |x| of the samples) and "curvature" (alpha lambda_max, median over 16
-        inputs; 2 is the bound of (9a)). The last row is the one that crossed a limit
-        (|gap| 50, |x| 20, NaN), if any did.
+        inputs; 2 is the bound of (9a)). The last row is the one that left a limit, if
+        any did: a gap of 50, an |x| of 20, or NaN.
     """
-    s = run.settings._replace(sampler_steps=sampler_steps, alpha=alpha, sigma=sigma)
+    s: Settings = run.settings._replace(
+        sampler_steps=sampler_steps, alpha=alpha, sigma=sigma
+    )
     model, buffer = net(run), _buffer(run, data, "divergence")
-    training = _jem_loss(s, model, data, buffer)
+    training = _jem_loss(s, model, data.train, buffer)
     rows: list[dict[str, float]] = []
 
     def loss_at(t: int) -> tuple[Tensor, dict[str, float]]:
-        loss, seen = training(t)
-        within = all(abs(seen[key]) <= limit for key, limit in LIMITS.items())
+        loss, watched = training(t)
+        within = all(abs(watched[key]) <= limit for key, limit in LIMITS.items())
         if t % every == 0 or not within:
-            curvature = alpha * lambda_max(model, data.x[:16], 8).median().item()
-            rows.append({"step": t, **seen, "curvature": curvature})
-        return loss, seen
+            largest = lambda_max(model, data.train.x[:16], 8)
+            curvature = alpha * largest.median().item()
+            rows.append({"step": t, **watched, "curvature": curvature})
+        return loss, watched
 
     state = {"buffer": buffer, "generator": buffer.generator}
+    fit_until = partial(_fit, run, "divergence", model, loss_at, s.divergence_steps)
     with contextlib.suppress(Diverged):
-        _train(run, "divergence", model, loss_at, steps, state, LIMITS, keep=False)
+        fit_until(state=state, limits=LIMITS, checkpoint=False)
     return {key: [row[key] for row in rows] for key in rows[0]}
 
 
-# Measurements. Each returns claim id -> numbers, ready for run.claim(id, **numbers).
-
-Measured = dict[str, dict[str, float]]
+# Measurements: claim id -> numbers, ready for `run.claim_all`
 
 
-def _chunked(f: Callable[..., Tensor], *inputs: Tensor, size: int = CHUNK) -> Tensor:
-    parts = zip(*(torch.split(x, size) for x in inputs), strict=True)
-    return torch.cat([f(*part) for part in parts])
+def _accuracy(model: nn.Module, part: Labelled) -> float:
+    return metrics.accuracy(predict(model, part.x), part.y)
 
 
-def logits_of(model: nn.Module, x: Tensor) -> Tensor:
-    """Logits [n, classes] without gradients, a few inputs at a time."""
-    with torch.no_grad():
-        return _chunked(model, x)
-
-
-def _accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    return float(metrics.accuracy(logits_of(model, x), y))
-
-
-def attack_curves(
-    run: Any, data: Data, plain: Net, jem: Net, norm: str = "linf"
-) -> dict[str, dict[float, float]]:
-    """For "softmax" and "jem": radius (0 and the profile's) to accuracy under PGD."""
-    s = run.settings
-    x, y = data.x_test[: s.attacked], data.y_test[: s.attacked]
-    curves: dict[str, dict[float, float]] = {}
-    for name, model in {"softmax": plain, "jem": jem}.items():
-        curves[name] = {0.0: _accuracy(model, x, y)}
-        for radius in s.radii:
-            how = (radius, s.attack_steps, norm, run.generator("attack"))
-            hit = _chunked(lambda a, b: pgd(model, a, b, *how), x, y)  # noqa: B023
-            curves[name][radius] = _accuracy(model, hit, y)
-    return curves
-
-
-def measure_accuracy(run: Any, data: Data, plain: Net, jem: Net) -> Measured:
+def measure_accuracy(data: Data, plain: Net, jem: Net) -> Measurements:
     """Accuracy on the test inputs, in per cent, without any noise on them."""
-    usual, ours = (100 * _accuracy(m, data.x_test, data.y_test) for m in (plain, jem))
-    return {"accuracy": {"value": usual - ours, "softmax": usual, "jem": ours}}
+    softmax, ours = (100 * _accuracy(model, data.test) for model in (plain, jem))
+    return {"accuracy": {"value": softmax - ours, "softmax": softmax, "jem": ours}}
 
 
-def measure_calibration(run: Any, data: Data, plain: Net, jem: Net) -> Measured:
+def measure_calibration(data: Data, plain: Net, jem: Net) -> Measurements:
     """Expected calibration error on the test inputs, and its floor (13)."""
     numbers = {}
     for name, model in {"softmax": plain, "jem": jem}.items():
-        p = logits_of(model, data.x_test).softmax(1)
+        p = predict(model, data.test.x).softmax(1)
         confidence = p.max(1).values
-        numbers[name] = metrics.ece(p, data.y_test)
+        numbers[name] = metrics.ece(p, data.test.y)
         numbers[f"{name}_floor"] = metrics.ece_floor(confidence)
-        right = metrics.accuracy(p, data.y_test)
-        numbers[f"{name}_overconfidence"] = float(confidence.mean()) - right
+        accuracy = metrics.accuracy(p, data.test.y)
+        numbers[f"{name}_overconfidence"] = float(confidence.mean()) - accuracy
     return {"calibrated": {"value": numbers["softmax"] - numbers["jem"], **numbers}}
 
 
-def measure_nll(run: Any, data: Data, plain: Net, jem: Net) -> Measured:
+def measure_nll(data: Data, plain: Net, jem: Net) -> Measurements:
     """Negative log-likelihood on the test inputs, raw and after one temperature."""
     raw, tempered = {}, {}
     for name, model in {"softmax": plain, "jem": jem}.items():
-        logits = logits_of(model, data.x_test)
-        held = logits_of(model, data.x_validation)
-        temperature = metrics.fit_temperature(held, data.y_validation)
-        raw[name] = metrics.nll(logits, data.y_test)
-        tempered[name] = metrics.nll(logits / temperature, data.y_test)
+        logits = predict(model, data.test.x)
+        validation = predict(model, data.validation.x)
+        temperature = metrics.fit_temperature(validation, data.validation.y)
+        raw[name] = metrics.nll(logits, data.test.y)
+        tempered[name] = metrics.nll(logits / temperature, data.test.y)
         tempered[f"{name}_temperature"] = temperature
-        cooled = (logits / temperature).softmax(1)
-        tempered[f"{name}_ece"] = metrics.ece(cooled, data.y_test)
+        p = (logits / temperature).softmax(1)
+        tempered[f"{name}_ece"] = metrics.ece(p, data.test.y)
     return {
         "nll_raw": {"value": raw["softmax"] - raw["jem"], **raw},
         "nll_tempered": {"value": tempered["softmax"] - tempered["jem"], **tempered},
@@ -430,96 +410,137 @@ def measure_nll(run: Any, data: Data, plain: Net, jem: Net) -> Measured:
 
 def ood_scores(plain: Net, jem: Net, x: Tensor) -> dict[str, Tensor]:
     """Scores [n] of inputs, each higher for the familiar, (12)."""
-    usual = logits_of(plain, x)
+    logits = predict(plain, x)
     return {
-        "density": log_density(logits_of(jem, x)),
-        "mass": _chunked(lambda part: mass_score(jem, part), x),
-        "softmax": usual.softmax(1).max(1).values,
-        "plain_lse": log_density(usual),
-        "plain_mass": _chunked(lambda part: mass_score(plain, part), x),
+        "density": log_density(predict(jem, x)),
+        "mass": in_batches(partial(mass_score, jem), x),
+        "softmax": logits.softmax(1).max(1).values,
+        "plain_lse": log_density(logits),
+        "plain_mass": in_batches(partial(mass_score, plain), x),
     }
 
 
 def measure_ood(
-    run: Any, data: Data, plain: Net, jem: Net, foreign: dict[str, Tensor]
-) -> Measured:
+    data: Data, plain: Net, jem: Net, foreign: dict[str, Tensor]
+) -> Measurements:
     """AUROC between test inputs and each foreign set, score by score; no threshold."""
-    inside = ood_scores(plain, jem, data.x_test)
-    areas: Measured = {}
+    inside = ood_scores(plain, jem, data.test.x)
+    areas = {}
     for name, x in foreign.items():
         outside = ood_scores(plain, jem, x)
         areas[name] = {k: metrics.auroc(inside[k], outside[k]) for k in inside}
-
-    def numbers(score: str, area: dict[str, float]) -> dict[str, float]:
-        beside = {k: area[k] for k in ("softmax", "plain_lse", "plain_mass")}
-        return {"value": area[score] - area["softmax"], "jem": area[score], **beside}
-
     return {
-        f"ood_{score}_{name}": numbers(score, area)
+        f"ood_{score}_{name}": {
+            "value": area[score] - area["softmax"],
+            "jem": area[score],
+            **{k: area[k] for k in ("softmax", "plain_lse", "plain_mass")},
+        }
         for score in ("density", "mass")
         for name, area in areas.items()
     }
 
 
-def measure_robustness(
-    run: Any,
-    data: Data,
-    plain: Net,
-    jem: Net,
-    curves: dict[str, dict[float, float]] | None = None,
-) -> Measured:
+Curves = dict[str, dict[float, float]]
+
+
+def attack_curves(run: Run, data: Data, plain: Net, jem: Net) -> Curves:
+    """Accuracy under L-infinity PGD.
+
+    Returns:
+        "softmax" and "jem", each radius (0 and those of the profile) to accuracy.
+    """
+    s: Settings = run.settings
+    x, y = data.test.x[: s.attacked], data.test.y[: s.attacked]
+    curves: Curves = {}
+    for name, model in {"softmax": plain, "jem": jem}.items():
+        curves[name] = {0.0: _accuracy(model, Labelled(x, y))}
+        for radius in s.radii:
+            attack = _linf(run, model, radius, run.generator("attack"))
+            adversarial = Labelled(in_batches(attack, x, y), y)
+            curves[name][radius] = _accuracy(model, adversarial)
+    return curves
+
+
+def _linf(
+    run: Run, model: Net, radius: float, generator: torch.Generator
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The attack of the chapter, from inputs and classes to adversarial inputs."""
+    steps = run.settings.attack_steps
+    return partial(
+        pgd, model, radius=radius, steps=steps, norm="linf", generator=generator
+    )
+
+
+def measure_robustness(run: Run, data: Data, jem: Net, curves: Curves) -> Measurements:
     """Accuracy under L-infinity PGD, and under three attacks on the refinement.
 
     Args:
-        curves: those of `attack_curves`, when they are at hand.
+        run, data, jem: as for `attack_curves`.
+        curves: of `attack_curves`. The claim is measured at the smallest radius that
+            leaves softmax less than 20 %.
     """
     s, generator = run.settings, run.generator("refined attack")
-    curves = curves or attack_curves(run, data, plain, jem)
-    broken = [r for r, right in curves["softmax"].items() if r and right < 0.2]
+    broken = [r for r, accuracy in curves["softmax"].items() if r and accuracy < 0.2]
     radius = min(broken, default=s.radii[-1])
-    hard = {name: curve[radius] for name, curve in curves.items()}
-    x, y = data.x_test[: s.refined], data.y_test[: s.refined]
-    how = Refinement(s.refine_steps, s.alpha, s.sigma, s.chains)
-    few = max(1, CHUNK // s.refine_steps)  # unrolled steps share the memory
-    parts = [
-        attack_refined(jem, a, b, s.radius, s.attack_steps, how, generator)
-        for a, b in zip(torch.split(x, few), torch.split(y, few), strict=True)
+    robust = {name: curve[radius] for name, curve in curves.items()}
+    x, y = data.test.x[: s.refine_attacked], data.test.y[: s.refine_attacked]
+    refinement = Refinement(s.refine_steps, s.alpha, s.sigma, s.refine_chains)
+    few = max(1, BATCH // s.refine_steps)  # unrolled steps share the memory
+    attacked = [
+        attack_refined(
+            jem,
+            inputs,
+            labels,
+            refinement,
+            radius=s.refine_radius,
+            steps=s.attack_steps,
+            norm="linf",
+            generator=generator,
+        )
+        for inputs, labels in zip(torch.split(x, few), torch.split(y, few), strict=True)
     ]
-    refined = {k: _share(torch.cat([part[k] for part in parts])) for k in parts[0]}
-    bare = torch.ones_like(y, dtype=torch.bool)
-    attack = (s.radius, s.attack_steps, "linf", generator)
+    refined = {k: _mean(torch.cat([part[k] for part in attacked])) for k in attacked[0]}
+    # The bare network is attacked three times too, so that neither has more chances.
+    bare = torch.ones_like(y).bool()
+    attack = _linf(run, jem, s.refine_radius, generator)
     for _ in range(3):
-        hit = _chunked(lambda a, b: pgd(jem, a, b, *attack), x, y)
-        bare &= logits_of(jem, hit).argmax(1) == y
-    clean = _chunked(lambda a: refine(jem, a, how, generator), x, size=few)
-    beside = {"jem": _share(bare), "clean": metrics.accuracy(clean, y)}
-    value = refined["worst"] - beside["jem"]
+        bare &= predict(jem, in_batches(attack, x, y)).argmax(1) == y
+    refine_inputs = partial(refine, jem, refinement=refinement, generator=generator)
+    clean = metrics.accuracy(in_batches(refine_inputs, x, size=few), y)
+    refined |= {"radius": s.refine_radius, "jem": _mean(bare), "clean": clean}
+    gain = robust["jem"] - robust["softmax"]
     return {
-        "robust": {"value": hard["jem"] - hard["softmax"], "radius": radius, **hard},
-        "robust_refined": {"value": value, "radius": s.radius, **beside, **refined},
+        "robust": {"value": gain, "radius": radius, **robust},
+        "robust_refined": {"value": refined["worst"] - refined["jem"], **refined},
     }
 
 
-def _share(right: Tensor) -> float:
-    return float(right.double().mean())
+def _mean(hits: Tensor) -> float:
+    return float(hits.double().mean())
 
 
 def class_gaussians(x: Tensor, y: Tensor, n: int, rng: np.random.Generator) -> Tensor:
-    """n draws [n, ...] of a Gaussian for each class (Ledoit and Wolf's covariance)."""
+    """n samples [n, ...] of a Gaussian for each class (Ledoit and Wolf's covariance).
+
+    Args:
+        x, y: inputs [m, ...] and their classes [m], which the Gaussians are fitted to.
+        n: how many; classes come as often as in y.
+        rng: of the classes and the samples.
+    """
     from sklearn.covariance import ledoit_wolf
 
     flat, labels = x.flatten(1).double().cpu().numpy(), y.cpu().numpy()
     wanted = rng.choice(labels, n)
-    drawn = rng.standard_normal((n, flat.shape[1]))
+    samples = rng.standard_normal((n, flat.shape[1]))
     for label in np.unique(wanted):
-        own, at = flat[labels == label], wanted == label
-        factor = np.linalg.cholesky(ledoit_wolf(own)[0])
-        drawn[at] = own.mean(0) + drawn[at] @ factor.T
-    return torch.tensor(drawn, dtype=x.dtype, device=x.device).view(n, *x.shape[1:])
+        members, rows = flat[labels == label], wanted == label
+        factor = np.linalg.cholesky(ledoit_wolf(members)[0])
+        samples[rows] = members.mean(0) + samples[rows] @ factor.T
+    return torch.tensor(samples, dtype=x.dtype, device=x.device).view(n, *x.shape[1:])
 
 
 def draw_samples(
-    run: Any, data: Data, jem: Net, buffer: ReplayBuffer
+    run: Run, data: Data, jem: Net, buffer: ReplayBuffer
 ) -> dict[str, Tensor]:
     """What the Frechet distances compare, as many of each, clamped to [-1, 1].
 
@@ -527,49 +548,54 @@ def draw_samples(
         "test" (the reference), "training" (the floor), "buffer", "chains" (fresh, from
         noise), "gaussian", "noise"; and "conditional" with its wanted classes "wanted".
     """
-    s, n, generator = run.settings, run.settings.drawn, run.generator("draws")
-    noise = data.x_test.new_empty(n, *data.x_test.shape[1:])
+    s: Settings = run.settings
+    n, generator = s.samples, run.generator("draws")
+    noise = data.test.x.new_empty(n, *data.test.x.shape[1:])
     noise.uniform_(-1, 1, generator=generator)
     wanted = torch.arange(s.conditional, device=noise.device) % 10
+    x, y = data.train
 
-    def chains(*start_and_target: Tensor) -> Tensor:
-        sampler = (s.draw_steps, s.alpha, s.sigma, generator)
-        return _chunked(lambda x, *y: langevin(jem, x, *sampler, *y), *start_and_target)
+    def chains(start: Tensor, target: Tensor | None = None) -> Tensor:
+        return langevin(jem, start, s.sample_steps, s.alpha, s.sigma, generator, target)
 
-    drawn = {
-        "test": data.x_test[:n],
-        "training": data.x[:n],
+    samples = {
+        "test": data.test.x[:n],
+        "training": x[:n],
         "buffer": buffer.sample(n),
-        "chains": chains(noise),
-        "gaussian": class_gaussians(data.x, data.y, n, run.rng("gaussian")),
+        "chains": in_batches(chains, noise),
+        "gaussian": class_gaussians(x, y, n, run.rng("gaussian")),
         "noise": noise,
-        "conditional": chains(noise[: s.conditional], wanted),
+        "conditional": in_batches(chains, noise[: s.conditional], wanted),
     }
-    return {**{k: z.clamp(-1, 1) for k, z in drawn.items()}, "wanted": wanted}
+    return {**{k: z.clamp(-1, 1) for k, z in samples.items()}, "wanted": wanted}
 
 
 def measure_generation(
-    run: Any, data: Data, judge: Net, drawn: dict[str, Tensor]
-) -> Measured:
-    """Frechet distances in the judge's features, and the share it recognises.
+    data: Data, evaluator: Net, samples: dict[str, Tensor]
+) -> Measurements:
+    """Frechet distances in the evaluator's features, and the share it recognises.
 
     Args:
-        judge: of `train_judge`: it has seen none of the training inputs.
-        drawn: of `draw_samples`.
+        data: its training inputs show what was memorised.
+        evaluator: of `train_evaluator`: it has seen none of the training inputs.
+        samples: of `draw_samples`.
     """
+    compared = ("training", "buffer", "chains", "gaussian", "noise")
     with torch.no_grad():
-        images = {k: x for k, x in drawn.items() if x.ndim == 4}
-        features = {k: _chunked(judge.features, x) for k, x in images.items()}
-    rows = ("training", "buffer", "chains", "gaussian", "noise")
-    frechet = {k: metrics.frechet_distance(features[k], features["test"]) for k in rows}
-    ratio = {k: math.log(frechet[k] / frechet["gaussian"]) for k in rows}
-    right = logits_of(judge, drawn["conditional"]).argmax(1) == drawn["wanted"]
-    trials = {"successes": float(right.sum()), "trials": float(len(right))}
-    near = {f"nearest_{k}": _nearest(drawn[k], data.x) for k in ("buffer", "test")}
+        test, *features = (
+            in_batches(evaluator.features, samples[k]) for k in ("test", *compared)
+        )
+    distances = (metrics.frechet_distance(each, test) for each in features)
+    frechet = dict(zip(compared, distances, strict=True))
+    ratio = {k: math.log(frechet[k] / frechet["gaussian"]) for k in compared}
+    answers = predict(evaluator, samples["conditional"]).argmax(1)
+    nearest = {
+        f"nearest_{k}": _nearest(samples[k], data.train.x) for k in ("buffer", "test")
+    }
     return {
-        "generates_buffer": {"value": ratio["buffer"], **frechet, **near},
+        "generates_buffer": {"value": ratio["buffer"], **frechet, **nearest},
         "generates_noise": {"value": ratio["chains"], **frechet},
-        "recognised": {"value": _share(right), **trials},
+        "recognised": metrics.share(answers == samples["wanted"]),
     }
 
 
@@ -578,32 +604,26 @@ def _nearest(x: Tensor, training: Tensor) -> float:
     return float(torch.cdist(x.flatten(1), training.flatten(1)).amin(1).mean())
 
 
-def measure_overhead(run: Any, data: Data) -> Measured:
+def measure_overhead(run: Run, data: Data) -> Measurements:
     """Seconds of a training step, JEM and softmax in turn, median of five rounds."""
-    s = run.settings
+    s: Settings = run.settings
     model, buffer = net(run), _buffer(run, data, "overhead")
-    adam = torch.optim.Adam(model.parameters(), lr=s.rate, fused=True)
-    losses = {
-        "softmax": _softmax_loss(s, model, data.x, data.y, buffer.generator),
-        "jem": _jem_loss(s, model, data, buffer),
+    adam = torch.optim.Adam(model.parameters(), lr=s.learning_rate, fused=True)
+
+    def train(loss_at: LossAt) -> None:
+        for t in range(s.timed_steps):
+            adam.zero_grad()
+            loss_at(t)[0].backward()  # type: ignore[no-untyped-call]
+            adam.step()
+
+    softmax = _softmax_loss(s, model, data.train, buffer.generator)
+    jem = _jem_loss(s, model, data.train, buffer)
+    arms = {"softmax": partial(train, softmax), "jem": partial(train, jem)}
+    seconds = {
+        name: statistics.median(times) / s.timed_steps
+        for name, times in timing.alternate(arms, rounds=5).items()
     }
-    seconds: dict[str, list[float]] = {name: [] for name in losses}
-    for _ in range(6):
-        for name, loss_at in losses.items():
-            began = _now(run)
-            for t in range(s.timed):
-                adam.zero_grad()
-                loss_at(t)[0].backward()
-                adam.step()
-            seconds[name].append((_now(run) - began) / s.timed)
-    median = {name: float(np.median(times[1:])) for name, times in seconds.items()}
-    return {"overhead": {"value": median["jem"] / median["softmax"], **median}}
-
-
-def _now(run: Any) -> float:
-    if run.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
+    return {"overhead": {"value": seconds["jem"] / seconds["softmax"], **seconds}}
 
 
 # Pictures
@@ -625,38 +645,37 @@ def reliability(
         y: classes [n].
         bins: how many shares.
     """
-    confidence, guess = p.max(1)
+    confidence, answer = p.max(1)
     order = confidence.argsort()
-    right = (guess == y).double()
-    parts = [(confidence[i], right[i]) for i in order.tensor_split(bins) if len(i)]
-    return [float(c.mean()) for c, _ in parts], [float(r.mean()) for _, r in parts]
+    correct = (answer == y).double()
+    shares = [rows for rows in order.tensor_split(bins) if len(rows)]
+    confidences = [float(confidence[rows].mean()) for rows in shares]
+    return confidences, [float(correct[rows].mean()) for rows in shares]
 
 
-def playground(run: Any, data: Data, model: Net) -> dict[str, Any]:
-    """What the page needs to run the digits net by itself, as its script asks.
+def playground(run: Run, data: Data, model: Net) -> dict[str, Any]:
+    """What the page needs to run the digits net by itself, as its script reads it.
 
     A network for photographs is too large for a page: then the page shows the idea.
     """
-    if data.x.shape[1:] != (1, 8, 8):
+    if data.train.x.shape[1:] != (1, 8, 8):
         return {"mode": "idea"}
-    digits, labels = data.x_test.cpu(), data.y_test.cpu()
-    noise = torch.empty_like(digits).uniform_(
-        -1, 1, generator=run.generator("play", "cpu")
-    )
-    first = [int((labels == y).nonzero()[0]) for y in sorted(set(labels.tolist()))]
-    reference: dict[str, dict[str, list[float]]] = {"lse": {}, "mass": {}}
-    for name, x in {"digits": data.x_test, "noise": noise.to(data.x.device)}.items():
-        heights = log_density(logits_of(model, x))
-        for score, values in {"lse": heights, "mass": mass_score(model, x)}.items():
-            marks = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95]).to(values)
-            reference[score][name] = values.quantile(marks).tolist()
+    x, y = data.test
+    generator = run.generator("play", "cpu")
+    noise = torch.empty(x.shape).uniform_(-1, 1, generator=generator).to(x)
+    quantiles: dict[str, dict[str, list[float]]] = {"lse": {}, "mass": {}}
+    for name, inputs in {"digits": x, "noise": noise}.items():
+        lse = log_density(predict(model, inputs))
+        for score, values in {"lse": lse, "mass": mass_score(model, inputs)}.items():
+            levels = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95]).to(values)
+            quantiles[score][name] = values.quantile(levels).tolist()
+    first = [int((y == label).nonzero()[0]) for label in sorted(set(y.tolist()))]
     return {
         "mode": "digits",
         "model": play.export(model),
         "shape": [1, 8, 8],
         "examples": [
-            {"pixels": digits[i].flatten().tolist(), "label": int(labels[i])}
-            for i in first
+            {"pixels": x[i].flatten().tolist(), "label": int(y[i])} for i in first
         ],
-        "reference": reference,
+        "reference": quantiles,
     }

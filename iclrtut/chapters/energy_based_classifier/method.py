@@ -10,6 +10,7 @@ device of its inputs.
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iclrtut.errors import BadRequest
+from iclrtut.networks import convnet, mlp
 from iclrtut.train import seeded
 
 # Networks
@@ -75,33 +77,14 @@ class _Block(nn.Module):
         return skipped
 
 
-def digits_net(seed: int, classes: int = 10) -> Net:
-    """Three convolutions for 8 x 8 digits, smooth units, no norm."""
-    with seeded(seed):
-        return Net(
-            nn.Conv2d(1, 16, 3, 1, 1),
-            nn.SiLU(),
-            nn.Conv2d(16, 32, 3, 2, 1),
-            nn.SiLU(),
-            nn.Conv2d(32, 64, 3, 2, 1),
-            nn.SiLU(),
-            nn.Flatten(),
-            nn.Linear(256, classes),
-            shape=(1, 8, 8),
-        )
+def digits_net(seed: int) -> Net:
+    """Three convolutions for 8 x 8 digits in ten classes; smooth units, no norm."""
+    return Net(*convnet((1, 16, 32, 64), seed, nn.SiLU), shape=(1, 8, 8))
 
 
-def mlp(seed: int, classes: int = 2, hidden: int = 64) -> Net:
-    """Two hidden layers for points of the plane, smooth units."""
-    with seeded(seed):
-        return Net(
-            nn.Linear(2, hidden),
-            nn.SiLU(),
-            nn.Linear(hidden, hidden),
-            nn.SiLU(),
-            nn.Linear(hidden, classes),
-            shape=(2,),
-        )
+def plane_net(seed: int) -> Net:
+    """Two hidden layers for points of the plane in two classes; smooth units."""
+    return Net(*mlp((2, 64, 64, 2), seed, nn.SiLU), shape=(2,))
 
 
 def wide_resnet(
@@ -144,7 +127,7 @@ def energy(logits: Tensor) -> Tensor:
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
-    """Compute no weight gradients inside; leave the weights' flags as they were."""
+    """Compute no weight gradients inside; restore `requires_grad` at the end."""
     weights = [p for p in model.parameters() if p.requires_grad]
     try:
         for p in weights:
@@ -157,6 +140,7 @@ def _frozen(model: nn.Module) -> Iterator[None]:
 
 
 def _check(model: nn.Module, x: Tensor) -> None:
+    """Refuse inputs that are not finite or of another dtype than the weights."""
     dtype = next((p.dtype for p in model.parameters()), x.dtype)
     if x.dtype != dtype:
         raise BadRequest(
@@ -198,13 +182,18 @@ def input_gradient(model: nn.Module, x: Tensor, target: Tensor | None = None) ->
 
 
 def mass_score(model: nn.Module, x: Tensor) -> Tensor:
-    """-||d log p(x)/dx||_2 for each input, (12). Shape [n, ...] to [n]."""
-    return -_length(input_gradient(model, x))
+    """The approximate mass -||d log p(x)/dx||_2, (12). Shape [n, ...] to [n].
+
+    Raises:
+        BadRequest: x has another dtype than the weights, or is not finite.
+    """
+    return -_l2_norm(input_gradient(model, x))
 
 
-def _length(v: Tensor) -> Tensor:
-    length: Tensor = torch.linalg.vector_norm(v.flatten(1), dim=1)
-    return length
+def _l2_norm(v: Tensor) -> Tensor:
+    """The length of each row: [n, ...] to [n]."""
+    norm: Tensor = torch.linalg.vector_norm(v.flatten(1), dim=1)
+    return norm
 
 
 def langevin(
@@ -217,13 +206,14 @@ def langevin(
     target: Tensor | None = None,
     clamp: tuple[float, float] | None = None,
 ) -> Tensor:
-    """Langevin steps x + alpha dLSE/dx + sigma noise, (9).
+    """Langevin steps x + alpha dLSE/dx + sigma noise, (9) and (15).
 
-    They sample exp(LSE / T), T = sigma**2 / (2 alpha), up to the error of the step.
+    They sample exp(LSE / T), T = sigma**2 / (2 alpha), up to the error of a finite
+    step, (9a) and (9b).
 
     Args:
-        model: inputs [n, ...] to logits [n, classes]. Its weights, their flags and
-            their gradients are left as they were.
+        model: inputs [n, ...] to logits [n, classes]. Its weights, their gradients
+            and `requires_grad` are left as they were.
         x: where the chains start, [n, ...].
         steps: how many.
         alpha, sigma: size of the step and of the noise.
@@ -256,14 +246,14 @@ def langevin(
 
 
 class ReplayBuffer:
-    """Chains kept between training steps, (11).
+    """Chains kept between training steps; (11) is their mean age.
 
     Args:
-        size: number of slots.
+        size: number of slots, each with one chain.
         shape: of one input.
-        restart: probability that a drawn slot starts anew.
+        restart: probability that a drawn chain starts anew from uniform noise.
         generator: of the draws, on `device`.
-        device: where the slots live.
+        device: where the chains are stored.
 
     Raises:
         BadRequest: size is below 1 or restart no probability.
@@ -279,48 +269,73 @@ class ReplayBuffer:
     ):
         if size < 1 or not 0 <= restart <= 1:
             raise BadRequest(
-                f"a buffer of {size} slots with restart {restart} is none: it needs a "
-                "slot and a probability."
+                f"a buffer of {size} slots with restart {restart} is none: give a size "
+                "of 1 or more and a probability."
             )
         self.restart, self.generator = restart, generator
         self.slots = torch.empty(size, *shape, device=device)
         self.slots.uniform_(-1, 1, generator=generator)
 
-    def _some(self, n: int) -> Tensor:
-        return torch.randint(
-            len(self.slots),
-            (n,),
-            generator=self.generator,
-            device=self.slots.device,
-        )
+    def _random_slots(self, n: int) -> Tensor:
+        size, device = len(self.slots), self.slots.device
+        return torch.randint(size, (n,), generator=self.generator, device=device)
 
     def draw(self, n: int) -> tuple[Tensor, Tensor]:
         """Starts of n chains [n, ...] and their slots [n], drawn with replacement."""
-        slots = self._some(n)
+        slots = self._random_slots(n)
         x = self.slots[slots]
         fresh = torch.empty_like(x).uniform_(-1, 1, generator=self.generator)
-        chance = torch.empty(n, device=x.device).uniform_(generator=self.generator)
-        anew = (chance < self.restart).view(n, *[1] * (x.ndim - 1))
-        return torch.where(anew, fresh, x), slots
+        uniform = torch.empty(n, device=x.device).uniform_(generator=self.generator)
+        restarted = (uniform < self.restart).view(n, *[1] * (x.ndim - 1))
+        return torch.where(restarted, fresh, x), slots
 
     def put(self, slots: Tensor, x: Tensor) -> None:
-        """Keep where chains ended; of a slot drawn twice, the later chain."""
+        """Store the ends x [n, ...] of chains in the slots [n] they came from.
+
+        Of a slot that was drawn twice the later chain stays.
+        """
         slots, order = slots.sort(stable=True)
         last = torch.ones_like(slots, dtype=torch.bool)
         last[:-1] = slots[:-1] != slots[1:]
         self.slots[slots[last]] = x.detach()[order[last]]
 
     def sample(self, n: int) -> Tensor:
-        """n slots as they are, drawn with replacement, [n, ...]."""
-        return self.slots[self._some(n)]
+        """n stored chains, drawn with replacement, [n, ...]."""
+        return self.slots[self._random_slots(n)]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps: the slots. The generator is kept by its owner."""
+        """What a checkpoint stores. It stores the generator separately."""
         return {"slots": self.slots}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take the slots of a checkpoint."""
+        """Restore the chains of a checkpoint."""
         self.slots.copy_(state["slots"])
+
+
+def mean_age(iterations: int, *, size: int, batch: int, restart: float) -> float:
+    """Mean age of the chains in a replay buffer, (11).
+
+    Args:
+        iterations: of training since the buffer was new.
+        size: number of slots.
+        batch: chains drawn an iteration, with replacement.
+        restart: probability that a drawn chain starts anew.
+
+    Returns:
+        How many times a chain was drawn since it started; times the sampler's steps it
+        is the number of steps.
+
+    Raises:
+        BadRequest: size is below 1, iterations or batch below 0, or restart is not in
+            (0, 1].
+    """
+    if size < 1 or min(iterations, batch) < 0 or not 0 < restart <= 1:
+        raise BadRequest(
+            f"no age of chains at size {size}, batch {batch}, iterations {iterations} "
+            f"and restart {restart}: give whole numbers, and a restart in (0, 1]."
+        )
+    p_drawn = 1 - (1 - 1 / size) ** batch
+    return (1 - (1 - restart * p_drawn) ** iterations) / restart
 
 
 def jem_loss(
@@ -330,19 +345,21 @@ def jem_loss(
     samples: Tensor,
     x_energy: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """-log p(y|x) - T log p(x) up to a constant, by (7) to (9).
+    """-log p(y|x) - T log p(x) up to a constant, (16).
 
-    mean LSE(samples) - mean LSE(data) + cross-entropy, in one pass of the network.
+    mean LSE(samples) - mean LSE(data) + cross-entropy, in one pass of the network. Its
+    gradient follows from (7), T is that of (9c); the factorisation is (8a).
 
     Args:
         model: inputs [n, ...] to logits [n, classes]; no batch norm.
         x, y: labelled inputs [n, ...] and classes [n] for the cross-entropy.
         samples: the sampler's inputs [m, ...]; no gradient flows into them.
-        x_energy: data [k, ...] for the density; x itself unless given (the official
-            recipe draws a second batch).
+        x_energy: data [k, ...] for the density; x itself unless given (the authors'
+            code draws a second batch).
 
     Returns:
-        The loss, and the numbers to watch: mean LSE of data and of samples, their gap.
+        The loss, a scalar in nats, and numbers to watch while it trains: "lse_data" and
+        "lse_samples" (mean LSE of data and of samples) and "gap" (their difference).
 
     Raises:
         BadRequest: a batch is empty, or x and y differ in length.
@@ -358,15 +375,16 @@ def jem_loss(
     sampled = lse[len(x) : len(x) + len(samples)].mean()
     data = (lse[len(x) + len(samples) :] if second else lse[: len(x)]).mean()
     loss = sampled - data + F.cross_entropy(logits[: len(x)], y)
-    seen = {"lse_data": data.item(), "lse_samples": sampled.item()}
-    return loss, {"gap": seen["lse_data"] - seen["lse_samples"], **seen}
+    watched = {"lse_data": data.item(), "lse_samples": sampled.item()}
+    return loss, {"gap": watched["lse_data"] - watched["lse_samples"], **watched}
 
 
 def lambda_max(model: nn.Module, x: Tensor, steps: int = 20) -> Tensor:
     """Largest eigenvalue of the Hessian of E at each input, by power iteration.
 
-    Langevin steps are locally stable while alpha times it stays below 2, (9a). The
-    Hessian is shifted by its own norm, so the largest is found, not the most negative.
+    Langevin steps are locally stable while alpha times it stays below 2, (9a). A first
+    iteration finds the largest magnitude; a second, shifted by it, the largest value
+    even where a negative one is stronger.
 
     Args:
         model: inputs [n, ...] to logits [n, classes].
@@ -374,47 +392,60 @@ def lambda_max(model: nn.Module, x: Tensor, steps: int = 20) -> Tensor:
         steps: of each of the two power iterations.
 
     Returns:
-        Eigenvalues [n], from below.
+        Eigenvalues [n], approached from below.
+
+    Raises:
+        BadRequest: x has another dtype than the weights, or is not finite.
     """
     _check(model, x)
     with _frozen(model):
         x = x.detach().requires_grad_()
-        slope = torch.autograd.grad(energy(model(x)).sum(), x, create_graph=True)[0]
+        gradient = torch.autograd.grad(energy(model(x)).sum(), x, create_graph=True)[0]
 
-        def times(v: Tensor) -> Tensor:
-            along = v.view_as(x)
-            return torch.autograd.grad(slope, x, along, retain_graph=True)[0].flatten(1)
+        def hessian_times(v: Tensor) -> Tensor:
+            direction = v.view_as(x)
+            (product,) = torch.autograd.grad(gradient, x, direction, retain_graph=True)
+            return product.flatten(1)
 
-        start = torch.Generator(x.device).manual_seed(0)
-        first = torch.empty_like(x).normal_(generator=start).flatten(1)
-        shift = torch.zeros_like(first[:, :1])
+        generator = torch.Generator(x.device).manual_seed(0)
+        start = torch.empty_like(x).normal_(generator=generator).flatten(1)
+        shift = torch.zeros_like(start[:, :1])
         for _ in range(2):
-            v = F.normalize(first, dim=1)
+            v = F.normalize(start, dim=1)
             for _ in range(steps):
-                v = F.normalize(times(v) + shift * v, dim=1)
-            shift = times(v).norm(dim=1, keepdim=True)
-        return (v * times(v)).sum(1)
+                v = F.normalize(hessian_times(v) + shift * v, dim=1)
+            shift = hessian_times(v).norm(dim=1, keepdim=True)
+        return (v * hessian_times(v)).sum(1)
 
 
 # Attacks
 
 
+def _check_norm(norm: str) -> None:
+    if norm not in ("linf", "l2"):
+        raise BadRequest(f"norm {norm!r} is unknown: use 'linf' or 'l2'.")
+
+
 def project(delta: Tensor, radius: float, norm: str) -> Tensor:
-    """Nearest point of the ball, (14): [n, ...] to [n, ...].
+    """Nearest point of the ball of a norm, (14b): [n, ...] to [n, ...].
 
     Raises:
         BadRequest: norm is neither "linf" nor "l2".
     """
+    _check_norm(norm)
     if norm == "linf":
         return delta.clamp(-radius, radius)
-    if norm != "l2":
-        raise BadRequest(f"norm {norm!r} is unknown: use 'linf' or 'l2'.")
-    share = (radius / _length(delta).clamp_min(1e-12)).clamp_max(1)
-    return delta * share.view(-1, *[1] * (delta.ndim - 1))
+    scale = (radius / _l2_norm(delta).clamp_min(1e-12)).clamp_max(1)
+    return delta * scale.view(-1, *[1] * (delta.ndim - 1))
 
 
 def steepest(gradient: Tensor, norm: str) -> Tensor:
-    """Unit direction of steepest ascent, (14): sign(g) or g / ||g||, [n, ...]."""
+    """Unit direction of steepest ascent, (14a): sign(g) or g / ||g||, [n, ...].
+
+    Raises:
+        BadRequest: norm is neither "linf" nor "l2".
+    """
+    _check_norm(norm)
     if norm == "linf":
         return gradient.sign()
     return F.normalize(gradient.flatten(1), dim=1).view_as(gradient)
@@ -424,14 +455,15 @@ def pgd(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
+    *,
     radius: float,
     steps: int,
     norm: str,
     generator: torch.Generator,
-    refine: Callable[[Tensor], Tensor] | None = None,
+    classify: Callable[[Tensor], Tensor] | None = None,
     start: Tensor | None = None,
 ) -> Tensor:
-    """Projected gradient ascent on the cross-entropy, (14).
+    """Projected gradient ascent on the cross-entropy, (14a) and (14b).
 
     Steps of 2.5 radius / steps along the steepest direction; projects on the ball, then
     clamps to [-1, 1].
@@ -442,42 +474,52 @@ def pgd(
         radius: of the ball, in the units of the pixels.
         steps: how many.
         norm: "linf" or "l2".
-        generator: of the start.
-        refine: inputs to logits, when something other than `model` is attacked.
+        generator: of a random start.
+        classify: inputs to logits, when something other than `model` is attacked.
         start: where the attack starts, of the shape of x; at random in the ball unless
             given.
 
     Returns:
-        For each input the strongest point met, of the shape of x.
+        For each input the point of the largest loss on the way, of the shape of x.
 
     Raises:
-        BadRequest: unknown norm, radius below 0, or x unfit for the weights.
+        BadRequest: the norm is unknown, the radius below 0 or not finite, or x is not
+            finite or of another dtype than the weights.
     """
     _check(model, x)
     if not 0 <= radius < math.inf:
         raise BadRequest(f"radius {radius} is no size of a ball: use 0 or more.")
-    classify = refine or model
+    classify = classify or model
     if start is None:
         start = x + radius * torch.empty_like(x).uniform_(-1, 1, generator=generator)
     delta = project(start - x, radius, norm)
-    found, worst = x.detach().clone(), torch.full((len(x),), -math.inf, device=x.device)
+    adversarial = x.detach().clone()
+    largest = torch.full((len(x),), -math.inf, device=x.device)
     with _frozen(model):
         for step in range(steps + 1):
-            at = (x + delta).clamp(-1, 1).detach().requires_grad_()
-            losses = F.cross_entropy(classify(at), y, reduction="none")
-            harder = losses.detach() > worst
-            worst = torch.where(harder, losses.detach(), worst)
-            found[harder] = at.detach()[harder]
+            point = (x + delta).clamp(-1, 1).detach().requires_grad_()
+            losses = F.cross_entropy(classify(point), y, reduction="none")
+            larger = losses.detach() > largest
+            largest = torch.where(larger, losses.detach(), largest)
+            adversarial[larger] = point.detach()[larger]
             if step < steps:
-                slope = torch.autograd.grad(losses.sum(), at)[0]
+                gradient = torch.autograd.grad(losses.sum(), point)[0]
                 step_size = 2.5 * radius / steps
-                moved = at.detach() + step_size * steepest(slope, norm) - x
+                moved = point.detach() + step_size * steepest(gradient, norm) - x
                 delta = project(moved, radius, norm)
-    return found
+    return adversarial
+
+
+# Refinement before classifying, and attacks on it (section 5.4)
 
 
 class Refinement(NamedTuple):
-    """Sampler steps before classifying, logits averaged over chains (section 5.4)."""
+    """Sampler steps before classifying.
+
+    Attributes:
+        steps, alpha, sigma: of the sampler, as in `langevin`.
+        chains: how many start at each input; their logits are averaged.
+    """
 
     steps: int
     alpha: float
@@ -486,11 +528,89 @@ class Refinement(NamedTuple):
 
 
 def refine(
-    model: nn.Module, x: Tensor, how: Refinement, generator: torch.Generator
+    model: nn.Module, x: Tensor, refinement: Refinement, generator: torch.Generator
 ) -> Tensor:
-    """Logits [n, classes] of inputs [n, ...] after sampler steps, mean over chains."""
-    starts = x.repeat(how.chains, *[1] * (x.ndim - 1))
-    ends = langevin(model, starts, how.steps, how.alpha, how.sigma, generator)
+    """Logits [n, classes] of inputs [n, ...] after sampler steps, mean over chains.
+
+    Raises:
+        BadRequest: as in `langevin`.
+    """
+    steps, alpha, sigma, chains = refinement
+    starts = x.repeat(chains, *[1] * (x.ndim - 1))
+    ends = langevin(model, starts, steps, alpha, sigma, generator)
     with torch.no_grad():
-        mean: Tensor = model(ends).view(how.chains, len(x), -1).mean(0)
+        mean: Tensor = model(ends).view(chains, len(x), -1).mean(0)
     return mean
+
+
+def unrolled(
+    model: nn.Module, x: Tensor, refinement: Refinement, generator: torch.Generator
+) -> Tensor:
+    """One chain of `langevin` from x that gradients flow through, [n, ...]."""
+    for _ in range(refinement.steps):
+        lse = log_density(model(x)).sum()
+        gradient = torch.autograd.grad(lse, x, create_graph=True)[0]
+        noise = torch.empty_like(x).normal_(generator=generator)
+        x = x + refinement.alpha * gradient + refinement.sigma * noise
+    return x
+
+
+def attack_refined(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    refinement: Refinement,
+    *,
+    radius: float,
+    steps: int,
+    norm: str,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Attack a classifier that refines its inputs, in three ways.
+
+    "replayed" attacks the classifier without refinement. The other two start from its
+    result and draw a fresh chain at every step: "straight" takes the gradient at the
+    refined input (as the authors' code does), "unrolled" differentiates through the
+    sampler.
+
+    Args:
+        model: inputs [n, ...] to logits [n, classes].
+        x, y: inputs in [-1, 1] and their classes.
+        refinement: what is attacked.
+        radius, steps, norm: of each attack, as in `pgd`.
+        generator: of the starts and of the chains.
+
+    Returns:
+        Name to bool [n]: whether the refined classifier still answers y; and "worst":
+        whether it does under all three.
+
+    Raises:
+        BadRequest: as in `pgd` and `langevin`.
+    """
+
+    r = refinement
+
+    def straight(z: Tensor) -> Tensor:
+        end = langevin(model, z, r.steps, r.alpha, r.sigma, generator)
+        with torch.enable_grad():
+            logits: Tensor = model(z + (end - z).detach())
+        return logits
+
+    def through(z: Tensor) -> Tensor:
+        logits: Tensor = model(unrolled(model, z, refinement, generator))
+        return logits
+
+    attack = partial(
+        pgd, model, x, y, radius=radius, steps=steps, norm=norm, generator=generator
+    )
+    replayed = attack()
+    adversarial = {
+        "replayed": replayed,
+        "straight": attack(classify=straight, start=replayed),
+        "unrolled": attack(classify=through, start=replayed),
+    }
+    correct = {
+        name: refine(model, z, refinement, generator).argmax(1) == y
+        for name, z in adversarial.items()
+    }
+    return {**correct, "worst": torch.stack(list(correct.values())).all(0)}
