@@ -1,8 +1,8 @@
-"""How fast the sampler is: against a careful reader's loop, and against the bound.
+"""How fast the sampler is: against a plain loop, and against a bound.
 
-The bound is one forward pass and one backward pass to the input, and nothing else. The
-three are timed in turn, so that a busy machine slows all alike; ratios are medians over
-rounds. Writes records/energy_based_classifier/bench-<device>.json.
+The bound is one forward pass and one backward pass to the input a step. The three take
+turns, so that a busy machine slows all alike; ratios are medians over rounds. Writes
+records/energy_based_classifier/bench-<device>.json.
 
     python benchmarks/energy_based_classifier.py
 """
@@ -14,6 +14,7 @@ import _timing
 import torch
 from torch import Tensor
 
+from iclrtut import timing
 from iclrtut.chapters.energy_based_classifier.method import (
     Net,
     digits_net,
@@ -26,7 +27,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def transcription(net: Net, x: Tensor, steps: int, generator: torch.Generator) -> None:
-    """The sampler with `backward()`, as a careful reader writes it."""
+    """The sampler as a plain loop with `backward()`."""
     for _ in range(steps):
         x = x.detach().requires_grad_()
         net(x).logsumexp(1).sum().backward()
@@ -47,12 +48,12 @@ def measure(net: Net, steps: int) -> dict[str, float]:
     x = torch.rand(BATCH, *net.shape, generator=generator, device=DEVICE) * 2 - 1
     weights = net(x).detach().softmax(1)
     frozen = copy.deepcopy(net).requires_grad_(False)
-    calls = {
+    arms = {
         "package": lambda: langevin(net, x, steps, 1.0, 0.01, generator),
         "loop": lambda: transcription(net, x, steps, generator),
         "bound": lambda: bound(frozen, x, steps, weights),
     }
-    times = _timing.in_turn(calls, ROUNDS - 2, unheard=2)
+    times = timing.alternate(arms, ROUNDS - 2, warmup=2)
     ratio = {
         k: statistics.median(
             a / b for a, b in zip(times[k], times["package"], strict=True)
@@ -74,9 +75,9 @@ def main() -> None:
         "digits net": (digits_net(0), STEPS),
         "WRN-10-2": (wide_resnet(10, 2, 0), 2),
     }
-    found = {k: measure(net.to(DEVICE), steps) for k, (net, steps) in nets.items()}
+    rows = {k: measure(net.to(DEVICE), steps) for k, (net, steps) in nets.items()}
     _timing.record(
-        "energy_based_classifier", DEVICE.type, {"sampler": found}, batch=BATCH
+        "energy_based_classifier", DEVICE.type, {"sampler": rows}, batch=BATCH
     )
 
 
