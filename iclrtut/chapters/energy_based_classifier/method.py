@@ -322,8 +322,8 @@ def mean_age(iterations: int, *, size: int, batch: int, restart: float) -> float
         restart: probability that a drawn chain starts anew.
 
     Returns:
-        How many times a chain was drawn since it started; times the sampler's steps it
-        is the number of steps.
+        How many times the sampler has run on a chain since it started, on average;
+        times the steps of a run it is the number of steps.
 
     Raises:
         BadRequest: size is below 1, iterations or batch below 0, or restart is not in

@@ -139,7 +139,7 @@ def test_mass_score_of_a_gaussian():
 
 
 def transcription(model, x, steps, alpha, sigma, generator, target=None):
-    """What a careful reader writes."""
+    """The sampler as a plain loop with `backward()`."""
     for _ in range(steps):
         x = x.detach().requires_grad_()
         logits = model(x)
@@ -196,7 +196,7 @@ def test_without_noise_langevin_contracts_a_well():
 
 @pytest.mark.parametrize(("alpha", "sigma"), [(0.5, 1.0), (0.1, 0.3), (1.6, 0.5)])
 def test_langevin_has_the_stationary_variance_of_9a(alpha, sigma):
-    s, n = 1.3, 100_000
+    s, n = 1.3, 20_000
     x = torch.randn(n, 1, generator=rng(), dtype=torch.float64)
     end = method.langevin(Quadratic(1 / s**2), x, 150, alpha, sigma, rng(1))
     a, b = 2 * alpha, sigma**2
@@ -251,34 +251,34 @@ def test_an_empty_batch_stays_empty():
 # The buffer
 
 
-def buffer(size=50, shape=(2,), restart=0.05, seed=0):
+def make_buffer(size=50, shape=(2,), restart=0.05, seed=0):
     return method.ReplayBuffer(size, shape, restart, rng(seed))
 
 
 def test_the_buffer_starts_and_restarts_uniform():
-    kept = buffer(20_000, (2,), 1.0)
-    fresh, _ = kept.draw(20_000)
-    for z in (kept.slots, fresh):
+    buffer = make_buffer(20_000, (2,), 1.0)
+    fresh, _ = buffer.draw(20_000)
+    for z in (buffer.slots, fresh):
         assert stats.kstest(z.flatten().numpy(), stats.uniform(-1, 2).cdf).pvalue > 1e-6
-    assert not torch.equal(fresh, kept.slots)
+    assert not torch.equal(fresh, buffer.slots)
 
 
 def test_without_restart_the_buffer_gives_what_it_keeps():
-    kept = buffer(restart=0.0)
-    x, slots = kept.draw(1000)
-    assert torch.equal(x, kept.slots[slots])
+    buffer = make_buffer(restart=0.0)
+    x, slots = buffer.draw(1000)
+    assert torch.equal(x, buffer.slots[slots])
     expected = 50 * (1 - (1 - 1 / 50) ** 1000)
     assert len(slots.unique()) == pytest.approx(expected, abs=1)
-    rows = set(map(tuple, kept.slots.tolist()))
-    sampled = list(map(tuple, kept.sample(100).tolist()))
+    rows = set(map(tuple, buffer.slots.tolist()))
+    sampled = list(map(tuple, buffer.sample(100).tolist()))
     assert set(sampled) <= rows
     assert 30 < len(set(sampled)) < 50
 
 
 def test_drawn_chains_restart_whole_and_with_the_given_chance():
-    kept = buffer(10, (3, 4), 0.3)
-    x, slots = kept.draw(20_000)
-    changed = (x != kept.slots[slots]).flatten(1)
+    buffer = make_buffer(10, (3, 4), 0.3)
+    x, slots = buffer.draw(20_000)
+    changed = (x != buffer.slots[slots]).flatten(1)
     assert torch.equal(changed.any(1), changed.all(1))
     share = changed.any(1).double().mean().item()
     assert share == pytest.approx(0.3, abs=6 * math.sqrt(0.21 / 20_000))
@@ -287,27 +287,27 @@ def test_drawn_chains_restart_whole_and_with_the_given_chance():
 @few
 @given(seeds, st.integers(1, 5), st.integers(1, 40))
 def test_of_a_slot_put_twice_the_later_stays(seed, size, n):
-    kept, chains = buffer(size, (2,), 0.05, seed), torch.rand(n, 2)
+    buffer, chains = make_buffer(size, (2,), 0.05, seed), torch.rand(n, 2)
     slots = torch.randint(size, (n,), generator=rng(seed))
-    expected = kept.slots.clone()
+    expected = buffer.slots.clone()
     for slot, chain in zip(slots, chains, strict=True):
         expected[slot] = chain
-    kept.put(slots, chains.requires_grad_())
-    assert torch.equal(kept.slots, expected)
-    assert not kept.slots.requires_grad
+    buffer.put(slots, chains.requires_grad_())
+    assert torch.equal(buffer.slots, expected)
+    assert not buffer.slots.requires_grad
 
 
 def test_the_age_of_chains_follows_11():
     size, batch, restart, t = 40, 16, 0.05, 60
     ages = []
-    for seed in range(400):
-        kept = buffer(size, (1,), restart, seed)
-        kept.slots.zero_()
+    for seed in range(150):
+        buffer = make_buffer(size, (1,), restart, seed)
+        buffer.slots.zero_()
         for _ in range(t):
-            x, slots = kept.draw(batch)
+            x, slots = buffer.draw(batch)
             fresh = x.frac() != 0
-            kept.put(slots, torch.where(fresh, 0.0, x) + 1)
-        ages.append(kept.slots.mean().item())
+            buffer.put(slots, torch.where(fresh, 0.0, x) + 1)
+        ages.append(buffer.slots.mean().item())
     exact = method.mean_age(t, size=size, batch=batch, restart=restart)
     error = np.std(ages, ddof=1) / math.sqrt(len(ages))
     assert np.mean(ages) == pytest.approx(exact, abs=5 * error)
@@ -322,17 +322,17 @@ def test_the_age_of_no_chains_is_refused(change):
 
 
 def test_a_buffer_comes_back_from_its_state():
-    kept, other = buffer(seed=1), buffer(seed=2)
-    other.load_state_dict(copy.deepcopy(kept.state_dict()))
-    assert torch.equal(kept.slots, other.slots)
+    buffer, other = make_buffer(seed=1), make_buffer(seed=2)
+    other.load_state_dict(copy.deepcopy(buffer.state_dict()))
+    assert torch.equal(buffer.slots, other.slots)
     other.slots.zero_()
-    assert kept.slots.abs().max() > 0
+    assert buffer.slots.abs().max() > 0
 
 
 @pytest.mark.parametrize(("size", "restart"), [(0, 0.1), (3, -0.1), (3, 1.1)])
 def test_a_buffer_refuses(size, restart):
     with pytest.raises(BadRequest, match="buffer"):
-        buffer(size, (2,), restart)
+        make_buffer(size, (2,), restart)
 
 
 # The loss
@@ -401,7 +401,7 @@ def test_jem_loss_refuses(n, labels, m, k):
 # Curvature
 
 
-@few
+@settings(max_examples=5, deadline=None)
 @given(seeds)
 def test_lambda_max_against_the_whole_hessian(seed):
     model, x = toy(seed % 99, 3), points(4, 3, seed)

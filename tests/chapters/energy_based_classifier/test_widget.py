@@ -1,7 +1,5 @@
 """The chapter's figures in a browser: they compute what PyTorch computes, and obey."""
 
-import json
-
 import numpy as np
 import playing
 import pytest
@@ -10,14 +8,14 @@ from playing import HOOK, MOVE, PICTURE, TEXTS, document, drawn, move
 from torch import nn
 
 from iclrtut import figures, play
-from iclrtut.chapters.energy_based_classifier import method as jem
+from iclrtut.chapters.energy_based_classifier import method
 
 SLUG = "energy_based_classifier"
 page, made = playing.page, playing.made
 
 
 def digits_net(generator):
-    return drawn(jem.digits_net(0), generator)
+    return drawn(method.digits_net(0), generator)
 
 
 OTHERS = {
@@ -377,9 +375,3 @@ def test_without_scripts_the_first_frame_stands(browser, made):
     assert page.locator(".panels:visible").count() == 1
     assert page.locator("noscript").count() == 4  # headless browsers do not draw it
     context.close()
-
-
-def test_model_and_script_stay_light(made):
-    html = widget(made)
-    assert len(html.encode()) < 250_000
-    assert len(json.dumps(payload(digits_net(torch.Generator())))) < 200_000
