@@ -112,10 +112,11 @@ def foreign_sets(test: Labelled, rng: np.random.Generator, n: int) -> dict[str, 
     }
 
 
+# Eight Gaussians in the square [-HALF, HALF]^2
 CENTRES = torch.tensor(
     [[math.cos(k * math.pi / 4), math.sin(k * math.pi / 4)] for k in range(8)]
 )
-SPREAD = 0.15
+SPREAD, HALF = 0.15, 2.0
 
 
 def eight_gaussians(n: int, generator: torch.Generator) -> Labelled:
@@ -131,22 +132,20 @@ def eight_log_density(x: Tensor) -> Tensor:
     return torch.logsumexp(-square / 2, -1) - math.log(8 * 2 * math.pi * SPREAD**2)
 
 
-def grid(points: int = 101, half: float = 2.0) -> Tensor:
-    """Centres of the cells of the square [-half, half]^2, [points**2, 2]."""
-    line = (torch.arange(points) + 0.5) * (2 * half / points) - half
+def grid(points: int = 101) -> Tensor:
+    """Centres of equal cells of the square, [points**2, 2]."""
+    line = (torch.arange(points) + 0.5) * (2 * HALF / points) - HALF
     return torch.cartesian_prod(line, line)
 
 
-def kl_on_grid(model: nn.Module, temperature: float = 1.0) -> float:
+def kl_on_grid(model: nn.Module) -> float:
     """KL(truth || model) of the eight Gaussians over the cells of `grid`, nats.
 
     Args:
-        model: points [n, 2] to logits.
-        temperature: T of (9b): the model's density is exp(LSE / T), normalised.
+        model: points [n, 2] to logits; its density is exp(LSE), normalised.
     """
     cells = grid()
-    lse = log_density(predict(model, cells)).double()
-    learnt = (lse / temperature).log_softmax(0)
+    learnt = log_density(predict(model, cells)).double().log_softmax(0)
     truth = eight_log_density(cells.double()).log_softmax(0)
     return float((truth.exp() * (truth - learnt)).sum())
 
@@ -260,62 +259,65 @@ def _train_classifier(
     return _fit(run, name, model, loss_at, steps, state={"generator": generator})
 
 
-def train_softmax(run: Run, data: Data, name: str = "softmax") -> Trained:
+def train_softmax(run: Run, data: Data) -> Trained:
     """The baseline: cross-entropy alone, all else as in `train_jem`."""
-    model = net(run)
-    history = _train_classifier(run, name, model, data.train, run.settings.steps)
+    model, steps = net(run), run.settings.steps
+    history = _train_classifier(run, "softmax", model, data.train, steps)
     return Trained(model, None, history)
 
 
-def train_jem(run: Run, data: Data, name: str = "jem") -> Trained:
+def train_jem(run: Run, data: Data) -> Trained:
     """JEM as in the authors' code, at the sizes of the run, (7) to (11) and (16).
 
     Raises:
         Diverged: the gap or the largest pixel of a sample left its limit.
     """
-    model, buffer = net(run), _buffer(run, data, name)
+    model, buffer = net(run), _buffer(run, data, "jem")
     loss_at = _jem_loss(run.settings, model, data.train, buffer)
     state = {"buffer": buffer, "generator": buffer.generator}
     steps = run.settings.steps
-    history = _fit(run, name, model, loss_at, steps, state=state, limits=LIMITS)
+    history = _fit(run, "jem", model, loss_at, steps, state=state, limits=LIMITS)
     return Trained(model, buffer, history)
 
 
-def train_evaluator(run: Run, data: Data, name: str = "judge") -> Net:
-    """A classifier that evaluates samples; it shares no training input with them."""
-    model, steps = net(run, name), run.settings.evaluator_steps
-    _train_classifier(run, name, model, data.evaluator, steps)
+def train_evaluator(run: Run, data: Data) -> Net:
+    """A classifier that evaluates samples; JEM has seen none of its training inputs."""
+    model, steps = net(run, "judge"), run.settings.evaluator_steps
+    _train_classifier(run, "judge", model, data.evaluator, steps)
     return model
 
 
-def train_plane(
-    run: Run, name: str = "plane", alpha: float = 0.005, sigma: float = 0.1
-) -> Trained:
-    """JEM on the eight Gaussians, chains held in [-2, 2].
+def train_plane(run: Run) -> Trained:
+    """JEM on the eight Gaussians, on the CPU, chains held in the square.
 
-    Args:
-        run: its settings give the sizes; it trains on the CPU.
-        name: of the checkpoint and the generator.
-        alpha, sigma: of the sampler; the defaults make T = 1 in (9b).
+    Its sampler has T = 1 in (9b), so that the density of the model can be looked at.
 
     Raises:
         Diverged: the gap left its limit.
     """
     s: Settings = run.settings
-    generator = run.generator(name, "cpu")
+    generator = run.generator("plane", "cpu")
     model = plane_net(generator.initial_seed())
     buffer = ReplayBuffer(s.buffer, (2,), s.restart, generator)
-    steps, square = s.plane_sampler_steps, (-2.0, 2.0)
+    sample = partial(
+        langevin,
+        steps=s.plane_sampler_steps,
+        alpha=0.005,
+        sigma=0.1,
+        generator=generator,
+        clamp=(-HALF, HALF),
+    )
 
     def loss_at(t: int) -> tuple[Tensor, dict[str, float]]:
         x, y = eight_gaussians(s.batch, generator)
         start, slots = buffer.draw(s.batch)
-        samples = langevin(model, start, steps, alpha, sigma, generator, clamp=square)
+        samples = sample(model, start)
         buffer.put(slots, samples)
         return jem_loss(model, x, y, samples)
 
     state, limits = {"buffer": buffer, "generator": generator}, {"gap": LIMITS["gap"]}
-    history = _fit(run, name, model, loss_at, s.plane_steps, state=state, limits=limits)
+    steps = s.plane_steps
+    history = _fit(run, "plane", model, loss_at, steps, state=state, limits=limits)
     return Trained(model, buffer, history)
 
 
@@ -326,20 +328,18 @@ def divergence(
     sampler_steps: int,
     alpha: float,
     sigma: float,
-    every: int = 10,
 ) -> dict[str, list[float]]:
     """Train JEM with another sampler until it diverges, and record why.
 
     Args:
         run, data: as for `train_jem`; no checkpoint is written.
         sampler_steps, alpha, sigma: of the sampler.
-        every: steps between two rows.
 
     Returns:
-        Lists of one length: "step", "lse_data", "lse_samples", "gap", "largest" (the
-        largest |x| of the samples) and "curvature" (alpha lambda_max, median over 16
-        inputs; 2 is the bound of (9a)). The last row is the one that left a limit, if
-        any did: a gap of 50, an |x| of 20, or NaN.
+        Lists of one length, a row every ten steps: "step", "lse_data", "lse_samples",
+        "gap", "largest" (the largest |x| of the samples) and "curvature" (alpha
+        lambda_max, median over 16 inputs; 2 is the bound of (9a)). The last row is the
+        one that left a limit, if any did: a gap of 50, an |x| of 20, or NaN.
     """
     s: Settings = run.settings._replace(
         sampler_steps=sampler_steps, alpha=alpha, sigma=sigma
@@ -351,7 +351,7 @@ def divergence(
     def loss_at(t: int) -> tuple[Tensor, dict[str, float]]:
         loss, watched = training(t)
         within = all(abs(watched[key]) <= limit for key, limit in LIMITS.items())
-        if t % every == 0 or not within:
+        if t % 10 == 0 or not within:
             largest = lambda_max(model, data.train.x[:16], 8)
             curvature = alpha * largest.median().item()
             rows.append({"step": t, **watched, "curvature": curvature})
@@ -635,22 +635,19 @@ def picture(x: Tensor) -> np.ndarray[Any, Any]:
     return image[..., 0] if image.shape[-1] == 1 else (image + 1) / 2
 
 
-def reliability(
-    p: Tensor, y: Tensor, bins: int = 10
-) -> tuple[list[float], list[float]]:
-    """Mean confidence and accuracy of equal shares of the inputs, least sure first.
+def reliability(p: Tensor, y: Tensor) -> tuple[list[float], list[float]]:
+    """Mean confidence and accuracy of each tenth of the inputs, least sure first.
 
     Args:
         p: class probabilities [n, classes].
         y: classes [n].
-        bins: how many shares.
     """
     confidence, answer = p.max(1)
     order = confidence.argsort()
     correct = (answer == y).double()
-    shares = [rows for rows in order.tensor_split(bins) if len(rows)]
-    confidences = [float(confidence[rows].mean()) for rows in shares]
-    return confidences, [float(correct[rows].mean()) for rows in shares]
+    tenths = [rows for rows in order.tensor_split(10) if len(rows)]
+    confidences = [float(confidence[rows].mean()) for rows in tenths]
+    return confidences, [float(correct[rows].mean()) for rows in tenths]
 
 
 def playground(run: Run, data: Data, model: Net) -> dict[str, Any]:

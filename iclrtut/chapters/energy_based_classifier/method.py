@@ -31,7 +31,7 @@ class Net(nn.Sequential):
     Args:
         layers: the layers.
         shape: of one input.
-        bf16: compute in bfloat16 where PyTorch holds it safe; logits stay float32.
+        bf16: compute in bfloat16 where PyTorch's autocast does; logits stay float32.
 
     Raises (when called):
         BadRequest: the input has another shape.
@@ -87,10 +87,11 @@ def plane_net(seed: int) -> Net:
     return Net(*mlp((2, 64, 64, 2), seed, nn.SiLU), shape=(2,))
 
 
-def wide_resnet(
-    depth: int, width: int, seed: int, classes: int = 10, bf16: bool = False
-) -> Net:
-    """Wide ResNet (Zagoruyko and Komodakis, 2016) for 32 x 32 colours, without norm.
+def wide_resnet(depth: int, width: int, seed: int, bf16: bool = False) -> Net:
+    """Wide ResNet (Zagoruyko and Komodakis, 2016) without norm.
+
+    It takes images [n, 3, 32, 32] and gives logits of ten classes. The authors of JEM
+    left out batch norm too (section 5).
 
     Raises:
         BadRequest: depth is not 6 k + 4 with k at least 1.
@@ -107,7 +108,7 @@ def wide_resnet(
                 stride = 2 if stage and not k else 1
                 layers.append(_Block(outputs if k else inputs, outputs, stride))
         layers += [nn.LeakyReLU(0.2), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        layers.append(nn.Linear(widths[-1], classes))
+        layers.append(nn.Linear(widths[-1], 10))
         net = Net(*layers, shape=(3, 32, 32), bf16=bf16)
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
