@@ -39,7 +39,7 @@ from iclrtut.claims import Measurements
 from iclrtut.data import load
 from iclrtut.evaluation import BATCH, in_batches, predict
 from iclrtut.run import Run
-from iclrtut.train import Diverged, History, fit
+from iclrtut.train import Diverged, History, fit, warmup_cosine
 
 PIXELS = {"low": -1.0, "high": 1.0}
 # Where training stops. Runs that train well stay below 6 in both.
@@ -172,17 +172,6 @@ class Trained(NamedTuple):
     history: History
 
 
-def _schedule(s: Settings, steps: int) -> Callable[[int], float]:
-    """Linear warm-up, then half a cosine down to 0."""
-
-    def factor(t: int) -> float:
-        if t < s.warmup:
-            return (t + 1) / s.warmup
-        return (1 + math.cos(math.pi * (t - s.warmup) / max(1, steps - s.warmup))) / 2
-
-    return factor
-
-
 def _fit(
     run: Run,
     name: str,
@@ -194,7 +183,7 @@ def _fit(
     limits: Mapping[str, float] = {},
     checkpoint: bool = True,
 ) -> History:
-    """Adam with the schedule of the chapter."""
+    """Train by Adam; the learning rate warms up, then falls on half a cosine."""
     s: Settings = run.settings
     adam = torch.optim.Adam(model.parameters(), lr=s.learning_rate, fused=True)
     return fit(
@@ -204,7 +193,7 @@ def _fit(
         state={"model": model, **state},
         folder=run.folder if checkpoint else None,
         name=name,
-        scheduler=torch.optim.lr_scheduler.LambdaLR(adam, _schedule(s, steps)),
+        schedule=warmup_cosine(s.warmup, steps),
         limits=limits,
         every=s.checkpoint_every,
     )

@@ -189,12 +189,6 @@ def test_both_trainings_start_from_the_same_weights_and_repeat():
     assert set(first.history.curves) == watched
 
 
-def test_the_schedule_warms_up_and_falls_to_nothing():
-    factor = experiments._schedule(Settings(warmup=10), 110)
-    assert [factor(0), factor(4), factor(9)] == pytest.approx([0.1, 0.5, 1.0])
-    assert [factor(10), factor(60), factor(110)] == pytest.approx([1.0, 0.5, 0.0])
-
-
 def test_a_batch_is_data_with_the_noise_of_the_recipe():
     data = labelled()
     s = Settings(batch=4000, data_noise=0.03)
