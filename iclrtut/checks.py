@@ -1,4 +1,4 @@
-"""Checks: an equation, executed.
+"""Checks: equations, tested numerically or symbolically.
 
 A check compares two independent routes to one quantity, prints one line that begins
 `✓ (n)` with the equation's number, and raises with both values when they differ. The
@@ -9,6 +9,8 @@ from typing import Any
 
 from iclrtut.errors import BadRequest
 
+# (number, label) of each equation checked, in the order of the checks. `Run.card`
+# reads it to see whether the cells of a notebook were run from top to bottom.
 passed: list[tuple[int, str]] = []
 
 
@@ -36,13 +38,13 @@ def close(numbers: str, what: str, left: Any, right: Any, tol: float) -> None:
     if not a.size:
         _fail(numbers, what, "there is nothing to compare")
     with np.errstate(invalid="ignore"):
-        gap = np.abs(a - b)
-    if not np.isfinite(gap).all():
-        at = np.unravel_index(np.isfinite(gap).argmin(), gap.shape)
-        _fail(numbers, what, f"not finite: {a[at]} and {b[at]}")
-    if not gap.max() <= tol:
-        at = np.unravel_index(gap.argmax(), gap.shape)
-        _fail(numbers, what, f"{a[at]} and {b[at]} differ by more than {tol:g}")
+        difference = np.abs(a - b)
+    if not np.isfinite(difference).all():
+        worst = np.unravel_index(np.isfinite(difference).argmin(), difference.shape)
+        _fail(numbers, what, f"not finite: {a[worst]} and {b[worst]}")
+    if not difference.max() <= tol:
+        worst = np.unravel_index(difference.argmax(), difference.shape)
+        _fail(numbers, what, f"{a[worst]} and {b[worst]} differ by more than {tol:g}")
     _pass(numbers, f"{what}, within {tol:g}")
 
 
@@ -50,12 +52,12 @@ def monte_carlo(numbers: str, what: str, samples: Any, exact: Any) -> None:
     """Check the mean of independent samples against the exact expectation.
 
     The tolerance is the samples' own standard error, times the normal quantile that
-    lets all compared numbers together raise a false alarm once in a million.
+    makes a false alarm anywhere among the compared numbers a one in a million event.
 
     Args:
         numbers: equation numbers, such as "7".
         what: what is compared, a few words.
-        samples: independent draws, shape [n, ...], n at least 100.
+        samples: independent samples, shape [n, ...], n at least 100.
         exact: the expectation, shape [...].
 
     Raises:
@@ -73,8 +75,8 @@ def monte_carlo(numbers: str, what: str, samples: Any, exact: Any) -> None:
     mean = draws.mean(axis=0)
     quantile = stats.norm.isf(0.5e-6 / max(1, target.size))
     # A constant has no standard error, but its mean is rounded.
-    room = quantile * error + 1e-12 * (1 + np.abs(target))
-    if not (np.abs(mean - target) <= room).all():
+    tolerance = quantile * error + 1e-12 * (1 + np.abs(target))
+    if not (np.abs(mean - target) <= tolerance).all():
         _fail(numbers, what, f"mean {mean}, expected {target}, standard error {error}")
     _pass(
         numbers,
@@ -85,19 +87,30 @@ def monte_carlo(numbers: str, what: str, samples: Any, exact: Any) -> None:
 def symbolic(numbers: str, what: str, left: Any, right: Any) -> None:
     """Check that two SymPy expressions are equal.
 
+    Args:
+        numbers: equation numbers, such as "7".
+        what: what is compared, a few words.
+        left, right: expressions.
+
     Raises:
         CheckFailed: their difference does not simplify to zero.
     """
     import sympy
 
-    rest = sympy.simplify(left - right)
-    if rest != 0:
-        _fail(numbers, what, f"{left} minus {right} leaves {rest}")
+    remainder = sympy.simplify(left - right)
+    if remainder != 0:
+        _fail(numbers, what, f"{left} minus {right} leaves {remainder}")
     _pass(numbers, f"{what}, exactly")
 
 
 def at_most(numbers: str, what: str, values: Any, bound: Any, tol: float = 0.0) -> None:
     """Check an inequality: no value exceeds its bound by more than `tol`.
+
+    Args:
+        numbers: equation numbers, such as "7".
+        what: what is bounded, a few words.
+        values, bound: tensors, arrays or numbers that broadcast.
+        tol: what rounding may add.
 
     Raises:
         CheckFailed: one does, or one is not a number.

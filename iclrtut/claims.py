@@ -1,4 +1,4 @@
-"""Claims: declared before they are measured, judged by a rule that is code."""
+"""What chapters declare: claims, each with the rule that decides, and settings."""
 
 import importlib
 import pkgutil
@@ -33,7 +33,7 @@ class Rule(NamedTuple):
         return f"95 % interval lies {self.side} {self.bound:g}"
 
     def verdict(self, interval: Interval) -> str:
-        """Say whether an interval lies on the declared side of the bound.
+        """Whether an interval lies on the declared side of the bound.
 
         Returns:
             "holds" (wholly on that side), "does not hold" (wholly on the other) or
@@ -154,7 +154,7 @@ def share_interval(successes: float, trials: float) -> Interval:
 
 
 def profile(name: str) -> str:
-    """A profile's name, once it is known to be one.
+    """Return a profile's name unchanged, if there is such a profile.
 
     Raises:
         BadRequest: there is no such profile.
@@ -165,7 +165,7 @@ def profile(name: str) -> str:
 
 
 def slugs() -> list[str]:
-    """The names of the chapters that this package has."""
+    """The slugs of the chapters of this package, sorted."""
     from iclrtut import chapters
 
     return sorted(module.name for module in pkgutil.iter_modules(chapters.__path__))
@@ -186,5 +186,5 @@ def chapter(slug: str) -> Chapter:
 
 
 def chapters() -> Iterator[Chapter]:
-    """The declarations of all chapters, by slug."""
+    """The declarations of all chapters, in the order of their slugs."""
     return map(chapter, slugs())

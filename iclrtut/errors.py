@@ -1,9 +1,9 @@
-"""The two ways in which a call ends badly, each told in one sentence."""
+"""Exceptions of the package; each message is one sentence with the remedy."""
 
 
 class BadRequest(ValueError):
-    """What was asked for does not exist or does not fit; nothing was changed."""
+    """An argument is unknown or does not fit; nothing was changed."""
 
 
 class RunFailed(RuntimeError):
-    """What was asked for was started and could not be finished."""
+    """Work that was begun could not be finished."""
