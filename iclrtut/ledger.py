@@ -1,8 +1,9 @@
-"""The ledger: every claim of the book, as the records decide it."""
+"""The ledger: the verdict on every claim, computed from the records."""
 
 import math
-from itertools import groupby
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from iclrtut import claims, records
@@ -10,41 +11,47 @@ from iclrtut import claims, records
 JUDGED = ("quick", "full")
 
 
-def rows(root: Path) -> list[dict[str, Any]]:
+def rows(*roots: Path) -> list[dict[str, Any]]:
     """One row a claim, profile and device, judged over the seeds that are recorded.
 
     Args:
-        root: the folder of records.
+        roots: folders of records; of two with one path the first folder's counts.
 
     Returns:
         Dicts with chapter, claim, sentence, source, paper, statistic, rule, profile,
         device, seeds, mean, low, high and verdict; claims in declared order.
     """
-    judged = [r for r in records.read_all(root) if r["profile"] in JUDGED]
-    by_kind = sorted(judged, key=_kind)
-    return [
-        row(
-            chapter,
-            claim,
-            [r["claims"][claim.id] for r in group if claim.id in r["claims"]],
-        )
-        | {"profile": kind[1], "device": kind[2]}
-        for kind, members in groupby(by_kind, key=_kind)
-        for group in [list(members)]
-        for chapter in [claims.chapter(kind[0])]
-        for claim in chapter.claims
-        if any(claim.id in r["claims"] for r in group)
-    ]
-
-
-def _kind(record: dict[str, Any]) -> tuple[str, str, str]:
-    return record["chapter"], record["profile"], record["device"]
+    runs: dict[tuple[str, str, str], list[claims.Measurements]] = {}
+    for record in records.read_all(*roots):
+        if record["profile"] in JUDGED:
+            kind = record["chapter"], record["profile"], record["device"]
+            runs.setdefault(kind, []).append(record["claims"])
+    judged = []
+    for (slug, profile, device), measured in sorted(runs.items(), key=lambda i: i[0]):
+        chapter = claims.chapter(slug)
+        for claim in chapter.claims:
+            over_seeds = [run[claim.id] for run in measured if claim.id in run]
+            if over_seeds:
+                verdict = row(chapter, claim, over_seeds)
+                judged.append(verdict | {"profile": profile, "device": device})
+    return judged
 
 
 def row(
-    chapter: claims.Chapter, claim: claims.Claim, measured: list[dict[str, float]]
+    chapter: claims.Chapter,
+    claim: claims.Claim,
+    measured: Sequence[Mapping[str, float]],
 ) -> dict[str, Any]:
-    """Judge one claim over the measurements of several seeds."""
+    """Judge one claim over the measurements of several seeds.
+
+    Args:
+        chapter: the chapter that declares it.
+        claim: what is judged.
+        measured: the numbers of each seed.
+
+    Returns:
+        As in `rows`, without profile and device.
+    """
     interval = claim.interval(measured)
     return {
         "chapter": chapter.slug,
@@ -58,6 +65,24 @@ def row(
         **interval._asdict(),
         "verdict": claim.rule.verdict(interval),
     }
+
+
+def running_times(
+    slug: str, kept: Sequence[dict[str, Any]]
+) -> dict[tuple[str, str], float]:
+    """(profile, device) -> the median seconds that runs of a chapter took."""
+    runs: dict[tuple[str, str], list[float]] = {}
+    for record in kept:
+        if record["chapter"] == slug:
+            kind = record["profile"], record["device"]
+            runs.setdefault(kind, []).append(record["seconds"])
+    return {kind: median(seconds) for kind, seconds in sorted(runs.items())}
+
+
+def in_words(times: dict[tuple[str, str], float]) -> str:
+    """What `running_times` returns as prose, such as "quick (CPU) 57 s"."""
+    words = [f"{p} ({d.upper()}) {s:.0f} s" for (p, d), s in times.items()]
+    return ", ".join(words) or "not yet measured"
 
 
 def number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Records: one JSON file a run, holding what that run measured."""
+"""Records: one JSON file a run, with all that the run measured."""
 
 import json
 import math
@@ -8,6 +8,8 @@ from typing import Any
 
 from iclrtut import claims
 from iclrtut.errors import BadRequest
+from iclrtut.files import explained, write_atomic
+from iclrtut.repository import TREE
 
 SCHEMA = 1
 KEYS = {
@@ -16,13 +18,20 @@ KEYS = {
 }  # fmt: skip
 
 
-def folder() -> Path | None:
-    """Where records are read: `ICLRTUT_RECORDS`, else the source tree's own."""
-    named = os.environ.get("ICLRTUT_RECORDS")
-    if named:
-        return Path(named)
-    tree = Path(__file__).resolve().parents[1] / "records"
-    return tree if tree.is_dir() else None
+def folders() -> list[Path]:
+    """The folders from which verdicts are read; the first that has a record counts.
+
+    Records that the reader keeps (in the folder that `ICLRTUT_RECORDS` names) come
+    before those of the book, which an installed package holds a copy of.
+    """
+    own = os.environ.get("ICLRTUT_RECORDS")
+    return [*([Path(own)] if own else []), *published()]
+
+
+def published() -> list[Path]:
+    """The folder of the book's records: the installed copy, else the repository's."""
+    places = (Path(__file__).with_name("recorded"), TREE / "records")
+    return [place for place in places if place.is_dir()][:1]
 
 
 def path(root: Path, record: dict[str, Any]) -> Path:
@@ -32,14 +41,12 @@ def path(root: Path, record: dict[str, Any]) -> Path:
 
 
 def write(root: Path, record: dict[str, Any]) -> Path:
-    """Write a record, whole or not at all, over an older one of the same run.
+    """Write a record in one step, over an older one of the same run.
 
     Raises:
         BadRequest: the record is not valid.
         RunFailed: the file cannot be written.
     """
-    from iclrtut.files import write_atomic
-
     target = path(root, record)
     _validate(record, target)
     write_atomic(target, (json.dumps(record, indent=1) + "\n").encode())
@@ -53,8 +60,6 @@ def read(file: Path) -> dict[str, Any]:
         BadRequest: not JSON, or of an unknown schema, chapter or claim.
         RunFailed: the file cannot be read.
     """
-    from iclrtut.files import explained
-
     try:
         with explained(file, "read"):
             record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -66,19 +71,36 @@ def read(file: Path) -> dict[str, Any]:
     return record
 
 
-def read_all(root: Path) -> list[dict[str, Any]]:
-    """All records below a folder, in the order of their paths; benchmarks left out."""
-    files = sorted(root.glob("*/*.json"))
-    return [read(file) for file in files if not file.name.startswith("bench-")]
+def read_all(*roots: Path, names: str = "*/*.json") -> list[dict[str, Any]]:
+    """The records below some folders, in the order of their paths.
+
+    A path names one run, so a record hides those of the same path in later folders.
+
+    Args:
+        roots: folders of records; they need not exist.
+        names: a pattern for the paths below a folder. Benchmarks are left out.
+
+    Raises:
+        BadRequest, RunFailed: as in `read`.
+    """
+    files = {
+        file.relative_to(root): file
+        for root in reversed(roots)
+        for file in root.glob(names)
+        if not file.name.startswith("bench-")
+    }
+    return [read(files[name]) for name in sorted(files)]
 
 
 def _validate(record: Any, file: Path) -> None:
+    """Raise BadRequest unless a record is one, and stands in its own file."""
+
     def refuse(why: str) -> None:
         raise BadRequest(f"{file} is refused: {why}; delete it or mend it.")
 
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        found = record.get("schema") if isinstance(record, dict) else record
-        refuse(f"its schema is {found!r} and this version reads {SCHEMA}")
+        schema = record.get("schema") if isinstance(record, dict) else record
+        refuse(f"its schema is {schema!r} and this version reads {SCHEMA}")
     if set(record) != KEYS:
         refuse(f"it lacks or adds the keys {sorted(KEYS ^ set(record))}")
     if record["profile"] not in claims.PROFILES:
@@ -94,10 +116,10 @@ def _validate(record: Any, file: Path) -> None:
         else [None]
     )
     if not all(
-        isinstance(each, dict) and all(map(_number, each.values())) for each in maps
+        isinstance(each, dict) and all(map(_is_finite, each.values())) for each in maps
     ):
         refuse("its timings or claims are not maps from names to finite numbers")
-    if not _number(record["seconds"]):
+    if not _is_finite(record["seconds"]):
         refuse(f"its seconds are {record['seconds']!r}, which is no number")
     known = {claim.id: claim for claim in claims.chapter(record["chapter"]).claims}
     for id, numbers in measured.items():
@@ -111,5 +133,6 @@ def _validate(record: Any, file: Path) -> None:
             refuse(f"claim {id!r} is no share of trials: {numbers}")
 
 
-def _number(value: Any) -> bool:
+def _is_finite(value: Any) -> bool:
+    """Whether a value from JSON is a finite number; true and false are none."""
     return type(value) in (int, float) and abs(value) < math.inf

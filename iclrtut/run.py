@@ -2,11 +2,9 @@
 
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -20,10 +18,11 @@ import torch
 from iclrtut import checks, claims, ledger, records
 from iclrtut.claims import Claim, Measurements
 from iclrtut.errors import BadRequest
+from iclrtut.repository import commit
 
 
 class Table:
-    """Rows of claims, shown as a table in a notebook and as text elsewhere."""
+    """Rows of text, shown as a table in a notebook and as lines elsewhere."""
 
     def __init__(self, head: list[str], rows: list[list[str]], caption: str = ""):
         self.head, self.rows, self.caption = head, rows, caption
@@ -41,11 +40,12 @@ class Run:
     """One run of a chapter. Made by `start`.
 
     Attributes:
-        slug, profile, seed: what was asked for.
+        slug, profile, seed: of the chapter and of this run.
         device: CUDA when there is one, else the CPU.
         settings: the chapter's settings of this profile.
         folder: where checkpoints go.
         measured: claim id -> the numbers measured in this run.
+        timings: name of a block -> its seconds, see `timer`.
     """
 
     def __init__(self, chapter: claims.Chapter, profile: str, seed: int):
@@ -56,32 +56,32 @@ class Run:
         self.folder = _cache() / self.slug / f"{profile}-{self.device.type}-{seed}"
         self.measured: dict[str, dict[str, float]] = {}
         self.timings: dict[str, float] = {}
-        self._started = time.perf_counter()
+        self._start = time.perf_counter()
 
-    def _number(self, name: str) -> int:
+    def _seed_of(self, name: str) -> int:
         text = f"{self.slug}/{self.seed}/{name}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
     def generator(self, name: str, device: str | None = None) -> torch.Generator:
-        """A random generator of its own for each name, the same in every run of a seed.
+        """A random generator for each name, the same in every run with this seed.
 
         Args:
             name: what the random numbers are for.
-            device: where they are drawn; the run's device unless given.
+            device: where they are generated; by default the run's device.
         """
-        made = torch.Generator(device or self.device)
-        return made.manual_seed(self._number(name))
+        generator = torch.Generator(device or self.device)
+        return generator.manual_seed(self._seed_of(name))
 
     def rng(self, name: str) -> np.random.Generator:
-        """As `generator`, for NumPy."""
-        return np.random.default_rng(self._number(name))
+        """As `generator`, but NumPy's."""
+        return np.random.default_rng(self._seed_of(name))
 
     @contextmanager
     def timer(self, name: str) -> Iterator[None]:
-        """Add the seconds that a block takes to the record, under `name`."""
-        began = time.perf_counter()
+        """Record under `name` how many seconds a block takes."""
+        start = time.perf_counter()
         yield
-        self.timings[name] = time.perf_counter() - began
+        self.timings[name] = time.perf_counter() - start
 
     def claim(self, id: str, value: float, **numbers: float) -> Table:
         """Record what this run measured of a declared claim, and show its row.
@@ -133,40 +133,45 @@ class Run:
         return entry
 
     def claims(self, *ids: str) -> Table:
-        """The table of these claims (all measured ones if none is named)."""
-        named = [self.chapter.claim(id) for id in ids or self.measured]
-        statistics = "; ".join(dict.fromkeys(claim.statistic for claim in named))
+        """The table of these claims, or of all that this run has measured.
+
+        Verdicts come from the records of this profile on this kind of device, the
+        book's and the reader's (`records.folders`); this run has a column beside them.
+
+        Raises:
+            BadRequest: a claim is not declared, or a record is not valid.
+        """
+        shown = [self.chapter.claim(id) for id in ids or self.measured]
+        statistics = "; ".join(dict.fromkeys(claim.statistic for claim in shown))
         interval = "95 % interval over seeds"
         head = ["claim", "verdict", interval, "holds when", "this run"]
-        kept = self._recorded()
-        rows = [self._row(claim, kept) for claim in named]
+        names = f"{self.slug}/{self.profile}-{self.device.type}-*.json"
+        recorded = records.read_all(*records.folders(), names=names)
+        rows = [self._row(claim, recorded) for claim in shown]
         return Table(head, rows, f"*Measured: {statistics}.*")
 
-    def _row(self, claim: Claim, kept: list[dict[str, Any]]) -> list[str]:
+    def _row(self, claim: Claim, recorded: list[dict[str, Any]]) -> list[str]:
         paper = f" *The paper: {claim.paper}.*" if claim.paper else ""
         what = f"**{claim.id}** {claim.sentence} ({claim.source}).{paper}"
-        here = ledger.number(self.measured[claim.id]["value"])
-        found = [r["claims"][claim.id] for r in kept if claim.id in r["claims"]]
-        row = ledger.row(self.chapter, claim, found) if found else None
-        over = f"{ledger.measured(row)}, n = {row['seeds']}" if row else "–"
+        entry = self.measured.get(claim.id)
+        here = ledger.number(entry["value"]) if entry else "–"
+        over_seeds = [
+            r["claims"][claim.id] for r in recorded if claim.id in r["claims"]
+        ]
+        row = ledger.row(self.chapter, claim, over_seeds) if over_seeds else None
+        interval = f"{ledger.measured(row)}, n = {row['seeds']}" if row else "–"
         verdict = f"**{row['verdict']}**" if row else "no records yet"
         if self.profile not in ledger.JUDGED:
-            over, verdict = "–", f"not judged ({self.profile})"
+            interval, verdict = "–", f"not judged ({self.profile})"
         rule = f"{claim.rule.side} {ledger.number(claim.rule.bound)}"
-        return [what, verdict, over, rule, here]
-
-    def _recorded(self) -> list[dict[str, Any]]:
-        """The records of this chapter and profile on this kind of device."""
-        root = records.folder()
-        name = f"{self.slug}/{self.profile}-{self.device.type}-*.json"
-        return [records.read(file) for file in sorted(root.glob(name))] if root else []
+        return [what, verdict, interval, rule, here]
 
     @contextmanager
     def exercise(self, number: int) -> Iterator[None]:
         """Run the checks of an exercise and say whether the answer is right.
 
-        A wrong or missing answer is told in one line and stops nothing; only nbgrader,
-        whose points hang on the exception, gets it.
+        A wrong or missing answer prints one line and stops nothing. Under nbgrader,
+        which gives points by exception, the exception is raised.
         """
         before = len(checks.passed)
         try:
@@ -175,10 +180,10 @@ class Run:
         except Exception as error:
             if os.environ.get("NBGRADER_EXECUTION"):
                 raise
-            said = f"{type(error).__name__}: {error}"
-            if "llipsis" in said:
-                said = "The three dots of the stub are yours to fill."
-            print(f"○ exercise {number}: not yet. {said}")
+            reason = f"{type(error).__name__}: {error}"
+            if "llipsis" in reason:
+                reason = "The three dots of the stub are yours to fill."
+            print(f"○ exercise {number}: not yet. {reason}")
         finally:
             del checks.passed[before:]
 
@@ -186,13 +191,20 @@ class Run:
         """The run card; writes the record when `ICLRTUT_RECORDS` names a folder.
 
         Raises:
-            BadRequest: the notebook was not run from top to bottom.
+            BadRequest: a record was to be kept, and the notebook was not run from top
+                to bottom.
+            RunFailed: the record cannot be written.
         """
-        self._refuse_disorder()
         record = self.record()
-        kept = "no: set ICLRTUT_RECORDS to a folder to keep it"
-        if os.environ.get("ICLRTUT_RECORDS"):
-            kept = records.write(Path(os.environ["ICLRTUT_RECORDS"]), record).name
+        disorder = self._disorder()
+        written = "no: set ICLRTUT_RECORDS to a folder to keep it"
+        if folder := os.environ.get("ICLRTUT_RECORDS"):
+            if disorder:
+                raise BadRequest(
+                    f"the notebook was not run from top to bottom ({disorder}): "
+                    "restart the kernel and run all cells; no record was written."
+                )
+            written = records.write(Path(folder), record).name
         peak = record["peak_memory_bytes"]
         rows = {
             "chapter": self.slug,
@@ -203,12 +215,14 @@ class Run:
             "seconds": f"{record['seconds']:.0f} in all; "
             + ", ".join(f"{k} {v:.1f}" for k, v in self.timings.items()),
             "peak memory": f"{peak / 2**20:,.0f} MiB" if peak else "not known here",
-            "record kept": kept,
+            "record kept": written,
         }
+        if disorder:
+            rows["run from top to bottom"] = f"no: {disorder}"
         return Table(["of this run", "value"], [[k, str(v)] for k, v in rows.items()])
 
     def record(self) -> dict[str, Any]:
-        """This run as a record (DESIGN of the book: one file a run)."""
+        """This run as a record, the content of its file."""
         return {
             "schema": records.SCHEMA,
             "chapter": self.slug,
@@ -218,25 +232,20 @@ class Run:
             "seed": self.seed,
             "versions": _versions(),
             "commit": commit(),
-            "seconds": time.perf_counter() - self._started,
+            "seconds": time.perf_counter() - self._start,
             "timings": self.timings,
             "peak_memory_bytes": _peak_memory(self.device),
             "claims": self.measured,
         }
 
-    def _refuse_disorder(self) -> None:
+    def _disorder(self) -> str:
+        """What shows that cells were left out or run out of order; empty if nothing."""
         declared = [claim.id for claim in self.chapter.claims]
         missing = [id for id in declared if id not in self.measured]
-        if missing or checks.passed != sorted(checks.passed):
-            what = (
-                f"claims {', '.join(missing)} are missing"
-                if missing
-                else "checks ran twice"
-            )
-            raise BadRequest(
-                f"the notebook was not run from top to bottom ({what}): restart the "
-                "kernel and run all cells; no record was written."
-            )
+        if missing:
+            return f"claims {', '.join(missing)} are missing"
+        in_order = checks.passed == sorted(checks.passed)
+        return "" if in_order else "checks ran twice, or out of order"
 
 
 def start(slug: str, profile: str = "quick", seed: int = 0) -> Run:
@@ -267,7 +276,7 @@ def start(slug: str, profile: str = "quick", seed: int = 0) -> Run:
 
 
 def _refuse_misspelt_parameters() -> None:
-    """papermill runs the defaults when a parameter's name is misspelt; we do not."""
+    """Papermill ignores a parameter whose name is misspelt, and runs the defaults."""
     from IPython import get_ipython
 
     shell = get_ipython()
@@ -280,44 +289,22 @@ def _refuse_misspelt_parameters() -> None:
             raise BadRequest(f"parameter {name!r} is unknown: use profile or seed.")
 
 
-def commit() -> str:
-    """The commit of this package's code, with "+" behind it if files were changed."""
-    tree = Path(__file__).resolve().parents[1]
-    if (tree / ".git").exists():
-        head = _git(tree, "rev-parse", "-q", "--verify", "HEAD") or "unknown"
-        changed = _git(tree, "status", "--porcelain", "--", "iclrtut", "book/chapters")
-        return head + ("+" if changed else "")
-    try:
-        said = importlib.metadata.distribution("iclrtut").read_text("direct_url.json")
-        return str(
-            json.loads(said or "{}").get("vcs_info", {}).get("commit_id", "unknown")
-        )
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def _git(tree: Path, *words: str) -> str:
-    try:
-        done = subprocess.run(["git", *words], cwd=tree, capture_output=True, text=True)
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip()
-
-
 def _cache() -> Path:
-    named = os.environ.get("ICLRTUT_CHECKPOINTS")
-    return Path(named) if named else Path.home() / ".cache" / "iclrtut" / "checkpoints"
+    folder = os.environ.get("ICLRTUT_CHECKPOINTS")
+    return (
+        Path(folder) if folder else Path.home() / ".cache" / "iclrtut" / "checkpoints"
+    )
 
 
 def _versions() -> dict[str, str]:
     names = ("iclrtut", "torch", "numpy", "scipy", "scikit-learn")
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in names:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _device_name(device: torch.device) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import toy
 from iclrtut import data, records
 from iclrtut.commands import cli, execute, sweep
 
+TREE = Path(__file__).resolve().parents[1]
 VERBS = ("list", "run", "ledger", "data")
 
 
@@ -57,6 +59,50 @@ def test_as_a_module_it_passes_the_exit_code_on(tmp_path):
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", ["list", "run all", "ledger", "data list"])
+def test_without_its_packages_a_command_works_or_says_what_is_missing(words):
+    """Python with -S knows no package; only the list of chapters needs none."""
+    command = [sys.executable, "-S", "-m", "iclrtut", *words.split()]
+    done = subprocess.run(command, cwd=TREE, capture_output=True, text=True)
+    if words == "list":
+        assert (done.returncode, done.stderr) == (0, "") and done.stdout
+        return
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(
+        r"iclrtut: this Python \(.+\) has no module named '\w+': .+\.\n", done.stderr
+    )
+
+
+def test_a_missing_package_is_looked_for_in_the_books_environment(
+    capsys, monkeypatch, tmp_path
+):
+    """The remedy depends on what there is: an environment, a clone, or neither."""
+
+    def listing(arguments):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch.nn")
+
+    monkeypatch.setattr(cli, "TREE", tmp_path)
+    monkeypatch.setattr(cli, "list_chapters", listing)
+    assert "in a clone" in refused(capsys, "list")
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "make.py").touch()
+    remedy = refused(capsys, "list")
+    assert "'torch'" in remedy and "make env" in remedy and "pip install ." in remedy
+    (tmp_path / ".venv").mkdir()
+    assert "activate" in refused(capsys, "list")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    assert "make env" in refused(capsys, "list")
+
+
+def test_a_module_that_the_package_itself_lacks_is_no_bad_request(monkeypatch):
+    def listing(arguments):
+        import iclrtut.nothing  # noqa: F401
+
+    monkeypatch.setattr(cli, "list_chapters", listing)
+    with pytest.raises(ModuleNotFoundError, match="nothing"):
+        cli.main(["list"])
 
 
 @pytest.mark.parametrize("words", [[], *([verb] for verb in VERBS)])
@@ -112,11 +158,22 @@ def test_seeds(text, meant):
 
 def test_list_shows_chapters_and_measured_times(capsys, tmp_path):
     code, out, _ = say(capsys, "list")
-    assert code == 0 and out == "toy: A toy\n  3 claims; seconds: not measured\n"
-    records.write(tmp_path / "records", toy.record())
-    assert "'quick-cpu-0': 1.5" in say(capsys, "list")[1]
+    assert (code, out) == (
+        0,
+        "toy: A toy\n  3 claims; profiles smoke, quick, full\n"
+        "  median time: not yet measured\n",
+    )
+    for seed, seconds in enumerate((1.5, 90.0, 7.0)):
+        made = toy.record(seed=seed, seconds=seconds)
+        records.write(tmp_path / "records", made)
+    records.write(tmp_path / "records", toy.record(device="cuda", seconds=2.0))
+    words = "  median time: quick (CPU) 7 s, quick (CUDA) 2 s\n"
+    assert say(capsys, "list")[1].endswith(words)
     (chapter,) = json.loads(say(capsys, "list", "--json")[1])
-    assert chapter["seconds"] == {"quick-cpu-0": 1.5}
+    assert chapter["seconds"] == [
+        {"profile": "quick", "device": "cpu", "median": 7.0},
+        {"profile": "quick", "device": "cuda", "median": 2.0},
+    ]
     assert list(chapter["claims"]) == ["faster", "better", "often"]
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from iclrtut import claims, ledger, records
 from iclrtut.errors import BadRequest, RunFailed
 
+TREE = Path(__file__).resolve().parents[1]
 NAME = Path("toy") / "quick-cpu-0.json"
 
 
@@ -197,11 +198,40 @@ def test_read_all_leaves_benchmarks_out_and_names_what_it_refuses(tmp_path):
         records.read_all(tmp_path)
 
 
-def test_the_folder_is_the_one_named_else_the_books(tmp_path, monkeypatch):
-    monkeypatch.setenv("ICLRTUT_RECORDS", str(tmp_path))
-    assert records.folder() == tmp_path
-    monkeypatch.delenv("ICLRTUT_RECORDS")
-    assert records.folder() == Path(__file__).resolve().parents[1] / "records"
+def test_records_of_ones_own_join_the_books_and_replace_the_same_run(
+    tmp_path, monkeypatch
+):
+    """Whoever names a folder for records still reads the verdicts of the book."""
+    book, own = tmp_path / "book", tmp_path / "own"
+    monkeypatch.setattr(records, "published", lambda: [book])
+    monkeypatch.delenv("ICLRTUT_RECORDS", raising=False)
+    for seed in (0, 1):
+        records.write(book, toy.record(seed=seed, commit="theirs"))
+    for seed in (1, 2):
+        records.write(own, toy.record(seed=seed, commit="mine"))
+    assert records.folders() == [book]
+    monkeypatch.setenv("ICLRTUT_RECORDS", str(own))
+    assert records.folders() == [own, book]
+    found = [(r["seed"], r["commit"]) for r in records.read_all(*records.folders())]
+    assert found == [(0, "theirs"), (1, "mine"), (2, "mine")]
+    rows = ledger.rows(*records.folders())
+    assert [row["seeds"] for row in rows] == [3, 3, 3]
+    few = records.read_all(own, book, names="toy/quick-*-2.json")
+    assert [record["seed"] for record in few] == [2]
+
+
+def test_an_installed_copy_comes_before_a_folder_that_may_be_anybodys(
+    tmp_path, monkeypatch
+):
+    monkeypatch.undo()
+    assert records.published() == [TREE / "records"]
+    package = tmp_path / "iclrtut"
+    monkeypatch.setattr(records, "__file__", str(package / "records.py"))
+    (package / "recorded").mkdir(parents=True)
+    assert records.published() == [package / "recorded"]
+    monkeypatch.setattr(records, "TREE", tmp_path)
+    (package / "recorded").rmdir()
+    assert records.published() == []
 
 
 # The ledger

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from iclrtut import claims
+from iclrtut import claims, records
 
 
 class Settings(NamedTuple):
@@ -46,7 +46,7 @@ MEASURED = {
 
 
 def install(patch: pytest.MonkeyPatch) -> None:
-    """Let the toy be the only chapter."""
+    """Let the toy be the only chapter, and the book have no records."""
 
     def chapter(slug: str) -> claims.Chapter:
         if slug != "toy":
@@ -55,6 +55,7 @@ def install(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(claims, "slugs", lambda: ["toy"])
     patch.setattr(claims, "chapter", chapter)
+    patch.setattr(records, "published", list)
 
 
 def record(**changes: Any) -> dict[str, Any]:

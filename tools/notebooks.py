@@ -8,7 +8,7 @@ from typing import Any
 import nbformat
 
 from iclrtut import claims
-from iclrtut.commands import sweep
+from iclrtut.commands import execute, sweep
 from iclrtut.files import write_atomic
 
 TREE = sweep.TREE
@@ -116,6 +116,8 @@ def make(profile: str = "quick") -> list[str]:
     print(f"{len(stale)} chapters to execute ({profile}), {done} unchanged", flush=True)
     if not stale:
         return []
+    if remark := execute.unpinned():
+        print(remark, flush=True)
     jobs = [sweep.Job(slug, profile, 0) for slug in stale]
     with sweep.connected(None, processes=2) as client:
         return sweep.run(client, jobs, sweep.executed, publish)

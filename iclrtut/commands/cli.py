@@ -1,7 +1,10 @@
-"""The command line: list, run, ledger, data, student, grade."""
+"""Run the book's chapters and judge their claims; hand out and grade exercises."""
+
+# Modules that need installed packages are imported by the commands that use them.
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -10,17 +13,45 @@ from typing import Any, NoReturn
 
 from iclrtut import claims, ledger, records
 from iclrtut.errors import BadRequest, RunFailed
+from iclrtut.repository import TREE
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it went well, 1 when it failed, 2 for a bad request."""
+    """Run one command.
+
+    Returns:
+        The exit code: 0 for success, 1 for a failed run, 2 for a bad request, such as
+        a command whose packages are not installed.
+    """
     arguments = parser().parse_args(words)
     try:
         arguments.command(arguments)
     except (BadRequest, RunFailed) as error:
         print(f"iclrtut: {error}", file=sys.stderr)
         return 2 if isinstance(error, BadRequest) else 1
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "iclrtut":
+            raise
+        print(f"iclrtut: {_missing(error.name)}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _missing(module: str) -> str:
+    """One sentence on a module that this Python lacks, and how to get it."""
+    environment = TREE / ".venv"
+    name = module.partition(".")[0]
+    lacks = f"this Python ({sys.executable}) has no module named {name!r}"
+    if environment.is_dir() and Path(sys.prefix).resolve() != environment.resolve():
+        windows = ".venv\\Scripts\\activate"
+        activate = windows if os.name == "nt" else ". .venv/bin/activate"
+        return f"{lacks}: use the book's environment, with '{activate}' in {TREE}."
+    if (TREE / "tools" / "make.py").is_file():
+        return (
+            f"{lacks}: make the book's environment, with 'make env' in {TREE}, or "
+            "install the package into this one, with 'pip install .' there."
+        )
+    return f"{lacks}: install it, or run this in a clone of the book."
 
 
 class Parser(argparse.ArgumentParser):
@@ -87,44 +118,45 @@ def parser() -> argparse.ArgumentParser:
 
 def seeds(text: str) -> list[int]:
     """The seeds that a word such as `3`, `0-4` or `1,5,9` means."""
-    found: list[int] = []
+    numbers: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
         if not match:
             raise argparse.ArgumentTypeError(f"{text!r} is none of 3, 0-4, 1,5,9")
         first, last = int(match[1]), int(match[2] or match[1])
-        found += range(first, last + 1)
-    if not found:
+        numbers += range(first, last + 1)
+    if not numbers:
         raise argparse.ArgumentTypeError(f"{text!r} names no seed")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(numbers))
 
 
 def list_chapters(arguments: argparse.Namespace) -> None:
-    """Print the chapters."""
-    root = records.folder()
-    kept = records.read_all(root) if root else []
-    found = [
-        {
-            "slug": chapter.slug,
-            "title": chapter.title,
-            "paper": chapter.paper,
-            "profiles": list(chapter.settings),
-            "claims": {claim.id: claim.sentence for claim in chapter.claims},
-            "seconds": {
-                f"{r['profile']}-{r['device']}-{r['seed']}": round(r["seconds"], 1)
-                for r in kept
-                if r["chapter"] == chapter.slug
-            },
-        }
-        for chapter in claims.chapters()
-    ]
+    """Print the chapters, each with the median time of its recorded runs."""
+    recorded = records.read_all(*records.folders())
+    times = {slug: ledger.running_times(slug, recorded) for slug in claims.slugs()}
     if arguments.json:
-        _print_json(found)
+        _print_json([_as_json(each, times[each.slug]) for each in claims.chapters()])
         return
-    for chapter in found:
-        print(f"{chapter['slug']}: {chapter['title']}")
-        seconds = chapter["seconds"] or "not measured"
-        print(f"  {len(chapter['claims'])} claims; seconds: {seconds}")
+    for chapter in claims.chapters():
+        print(f"{chapter.slug}: {chapter.title}")
+        print(f"  {len(chapter.claims)} claims; profiles {', '.join(chapter.settings)}")
+        print(f"  median time: {ledger.in_words(times[chapter.slug])}")
+
+
+def _as_json(
+    chapter: claims.Chapter, times: dict[tuple[str, str], float]
+) -> dict[str, Any]:
+    return {
+        "slug": chapter.slug,
+        "title": chapter.title,
+        "paper": chapter.paper,
+        "profiles": list(chapter.settings),
+        "claims": {claim.id: claim.sentence for claim in chapter.claims},
+        "seconds": [
+            {"profile": profile, "device": device, "median": round(seconds, 1)}
+            for (profile, device), seconds in times.items()
+        ],
+    }
 
 
 def run_chapters(arguments: argparse.Namespace) -> None:
@@ -154,12 +186,12 @@ def run_chapters(arguments: argparse.Namespace) -> None:
 
 def show_ledger(arguments: argparse.Namespace) -> None:
     """Print every claim with its interval and verdict."""
-    root = arguments.records or records.folder()
-    if root is None or not root.is_dir():
+    folder = arguments.records
+    if folder and not folder.is_dir():
         raise BadRequest(
-            f"there is no folder of records at {root}: name it with --records."
+            f"there is no folder of records at {folder}: name one with --records."
         )
-    rows = ledger.rows(root)
+    rows = ledger.rows(*([folder] if folder else records.folders()))
     if arguments.json:
         _print_json(rows)
         return
@@ -186,21 +218,23 @@ def keep_data(arguments: argparse.Namespace) -> None:
     if arguments.json:
         _print_json([info._asdict() for info in done])
     else:
-        told = {"list": "", "fetch": "here: ", "verify": "verified: "}
+        prefix = {"list": "", "fetch": "here: ", "verify": "verified: "}
         for info in done:
             size = f"{info.bytes / 2**20:.1f} MiB"
-            what = f"{told[arguments.action]}{info.name} ({size}, {info.licence})"
-            print(f"{what}: {info.about}")
+            about = f"{info.name} ({size}, {info.licence}): {info.about}"
+            print(prefix[arguments.action] + about)
     if failed:
         raise RunFailed("\n".join(failed))
 
 
 def write_students(arguments: argparse.Namespace) -> None:
     """Write the student edition."""
-    from iclrtut.commands import student
+    from iclrtut.commands import execute, student
 
     for file in student.write(arguments.folder, arguments.slugs):
         print(file)
+    if remark := execute.unpinned():
+        print(remark, file=sys.stderr)
 
 
 def grade_students(arguments: argparse.Namespace) -> None:

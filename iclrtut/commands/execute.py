@@ -1,4 +1,4 @@
-"""Executing a chapter: from its source through papermill to a notebook."""
+"""Executing a chapter: from its source, through papermill, to a notebook."""
 
 import base64
 import os
@@ -8,27 +8,26 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from iclrtut import claims, ledger, records, run
+from iclrtut import claims, ledger, records, repository
 from iclrtut.errors import BadRequest, RunFailed
 from iclrtut.files import write_atomic
 
-TREE = Path(__file__).resolve().parents[2]
+TREE = repository.TREE
 
 
 def source(slug: str) -> Any:
-    """A chapter's source as a notebook without outputs, its blanks filled in.
+    """A chapter's source as a notebook without outputs, its placeholders replaced.
 
-    `OWNER/REPO@COMMIT` becomes this tree's address, `{{claim}}` and `{{claim.verdict}}`
-    what the records say, `{{seconds}}` the measured times, `{{difficulty}}` and
-    `{{prerequisites}}` what the chapter declares. Pictures are laid into the text, so
-    that the notebook stands alone.
+    `OWNER/REPO@COMMIT` becomes the public address of the package, `{{claim}}` and
+    `{{claim.verdict}}` the mean and the verdict over the records, `{{seconds}}` the
+    measured times, `{{difficulty}}` and `{{prerequisites}}` what the chapter declares.
+    Pictures are embedded, so that the notebook needs no other file.
 
     Raises:
-        BadRequest: the source is not there (the package alone does not bring it), or
-            it names a claim or a picture that does not exist.
+        BadRequest: the source is missing, as it is from an installed package, or it
+            has a placeholder that is none of these.
     """
     import jupytext
 
@@ -40,52 +39,59 @@ def source(slug: str) -> Any:
 
     def fill(match: re.Match[str]) -> str:
         if match[1] not in facts:
-            raise BadRequest(f"{file.name} says {match[0]}, which no record answers.")
+            raise BadRequest(f"{file.name} says {match[0]}, which is no claim of it.")
         return facts[match[1]]
 
-    def lay_in(match: re.Match[str]) -> str:
+    def embed(match: re.Match[str]) -> str:
         picture = (file.parent / match[1]).read_bytes()
         return f"(data:image/svg+xml;base64,{base64.b64encode(picture).decode()})"
 
     text = re.sub(r"\{\{([a-z0-9_.]+)\}\}", fill, text)
-    return jupytext.reads(re.sub(r"\((\S+\.svg)\)", lay_in, text), fmt="md:myst")
+    return jupytext.reads(re.sub(r"\((\S+\.svg)\)", embed, text), fmt="md:myst")
 
 
 def _facts(slug: str) -> dict[str, str]:
-    """What a chapter's prose may say, from the records of the quick profile."""
+    """Placeholder -> text, from the book's records of the quick profile."""
     root = TREE / "records"
     chapter = claims.chapter(slug)
-    facts = {"seconds": running_times(slug), "difficulty": chapter.difficulty}
+    times = ledger.running_times(slug, records.read_all(root))
+    facts = {"seconds": ledger.in_words(times), "difficulty": chapter.difficulty}
     facts["prerequisites"] = chapter.prerequisites
     for claim in chapter.claims:
         facts |= {claim.id: "not yet measured", f"{claim.id}.verdict": "is undecided"}
     for row in ledger.rows(root):
         if (row["chapter"], row["profile"], row["device"]) == (slug, "quick", "cpu"):
-            be = "is " if row["verdict"] == claims.UNDECIDED else ""
+            verb = "is " if row["verdict"] == claims.UNDECIDED else ""
             facts[row["claim"]] = ledger.measured(row)
-            facts[row["claim"] + ".verdict"] = be + row["verdict"]
+            facts[row["claim"] + ".verdict"] = verb + row["verdict"]
     return facts
 
 
-def running_times(slug: str) -> str:
-    """The median seconds of a chapter's notebook, by profile and device."""
-    found: dict[str, list[float]] = {}
-    for record in records.read_all(TREE / "records"):
-        if record["chapter"] == slug:
-            kind = f"{record['profile']} ({record['device'].upper()})"
-            found.setdefault(kind, []).append(record["seconds"])
-    said = [f"{kind} {median(s):.0f} s" for kind, s in sorted(found.items())]
-    return ", ".join(said) or "not yet measured"
-
-
 def address() -> str:
-    """Owner, repository and commit from which a page installs the package."""
-    config = (TREE / "_config.yml").read_text(encoding="utf-8")
-    found = re.search(r"url:\s*https://github\.com/(\S+?)/?\s", config)
-    if not found:
+    """Owner, repository and commit from which a page installs the package.
+
+    The commit is public and holds the package as it is here; where there is none yet,
+    the public branch stands in its place.
+
+    Raises:
+        BadRequest: `_config.yml` names no repository.
+    """
+    name, branch = repository.public_address()
+    if not name:
         raise BadRequest("_config.yml names no repository: set repository.url in it.")
-    commit = run.commit().rstrip("+")
-    return f"{found[1]}@{'main' if commit == 'unknown' else commit}"
+    return f"{name}@{repository.public_commit() or branch}"
+
+
+def unpinned() -> str:
+    """Why pages made here would install a branch rather than a commit; empty if not."""
+    if repository.public_commit():
+        return ""
+    name, branch = repository.public_address()
+    return (
+        f"On Colab these notebooks install the branch {branch} of {name}: this clone "
+        "knows no public commit with the same package, so push or fetch, and make them "
+        "again to pin one."
+    )
 
 
 def execute(slug: str, profile: str, seed: int, target: Path) -> None:

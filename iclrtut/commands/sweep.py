@@ -20,7 +20,7 @@ from iclrtut import records
 from iclrtut.commands.execute import TREE
 from iclrtut.errors import BadRequest, RunFailed
 from iclrtut.files import write_atomic
-from iclrtut.run import commit
+from iclrtut.repository import commit
 
 if TYPE_CHECKING:
     from distributed import Client
