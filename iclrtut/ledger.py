@@ -68,11 +68,11 @@ def row(
 
 
 def running_times(
-    slug: str, kept: Sequence[dict[str, Any]]
+    slug: str, recorded: Sequence[dict[str, Any]]
 ) -> dict[tuple[str, str], float]:
     """(profile, device) -> the median seconds that runs of a chapter took."""
     runs: dict[tuple[str, str], list[float]] = {}
-    for record in kept:
+    for record in recorded:
         if record["chapter"] == slug:
             kind = record["profile"], record["device"]
             runs.setdefault(kind, []).append(record["seconds"])

@@ -15,6 +15,8 @@ from pathlib import Path
 import form
 import pytest
 
+from iclrtut import ledger
+
 TREE = form.TREE
 CHAPTERS = sorted((TREE / "book" / "chapters").glob("*.md"))
 COLAB = ["numpy==2.1.*", "ipywidgets==7.7.*", "ipython==7.34.*", "pip", "setuptools"]
@@ -23,10 +25,11 @@ COLAB += ["tqdm", "pooch", "pillow"]
 OUTSIDE = ("PYTHONPATH", "VIRTUAL_ENV", "ICLRTUT_PROFILE", "ICLRTUT_RECORDS")
 TELL = """
 import json, sys, torch, numpy, iclrtut
-from iclrtut import data, run as run_module
+from iclrtut import data, ledger, records, repository
 print(json.dumps({
     "file": iclrtut.__file__, "torch": torch.__version__, "numpy": numpy.__version__,
-    "commit": run_module.commit(), "digits": len(data.load("digits")["images"]),
+    "commit": repository.commit(), "digits": len(data.load("digits")["images"]),
+    "ledger": [str(row) for row in ledger.rows(*records.folders())],
 }))
 """
 
@@ -101,10 +104,13 @@ def versions(python):
 def test_the_set_up_cell_installs_the_package_and_nothing_else(
     bare, repository, tmp_path
 ):
-    """Then every chapter's set-up runs from that installation."""
+    """Then every chapter's set-up runs from that installation, and its verdicts are
+    the book's."""
     folder, commit = repository
     url, environment = home(folder)
     before = versions(bare)
+    judged = [str(row) for row in ledger.rows(TREE / "records")]
+    assert judged
     assert "iclrtut" not in before
     assert before["numpy"].startswith("2.1.") and before["ipython"].startswith("7.34.")
     environment["ICLRTUT_CHECKPOINTS"] = str(tmp_path / "checkpoints")
@@ -126,6 +132,7 @@ def test_the_set_up_cell_installs_the_package_and_nothing_else(
         assert Path(told["file"]).is_relative_to(bare.parent.parent)
         assert told["commit"] == commit
         assert told["digits"] == 1797
+        assert told["ledger"] == judged
         assert told["torch"].split("+")[0] == before["torch"].split("+")[0]
         assert told["numpy"] == before["numpy"]
     after = versions(bare)
@@ -135,6 +142,14 @@ def test_the_set_up_cell_installs_the_package_and_nothing_else(
         if file.is_file() and file.suffix != ".pyc":
             name = file.relative_to(TREE / "iclrtut")
             assert (installed / name).is_file(), f"{name} is not installed"
+
+
+def test_installing_from_a_clone_leaves_nothing_in_it(bare, repository, tmp_path):
+    folder, _ = repository
+    words = [bare, "-m", "pip", "install", "-q", "--no-deps", "--target", tmp_path]
+    call(*words, ".", cwd=folder)
+    assert (tmp_path / "iclrtut" / "recorded").is_dir()
+    assert call("git", "status", "--porcelain", "--ignored", cwd=folder) == ""
 
 
 def test_the_set_up_cell_does_nothing_where_the_package_is():

@@ -93,12 +93,16 @@ def test_the_commands_in_the_texts_are_the_command_lines():
     from iclrtut.commands import cli
 
     seen = 0
-    for name in ("README.md", "CONTRIBUTING.md"):
+    pages = [file.relative_to(TREE) for file in (TREE / "book").glob("**/*.md")]
+    for name in ("README.md", "CONTRIBUTING.md", *pages):
         for line in re.findall(r"python -m iclrtut ([^`\n|]+)", text(name)):
             words = line.replace("SLUG", "energy_based_classifier").split()
             assert cli.parser().parse_args(words)
             seen += 1
-    assert seen >= 2
+        fences = "".join(re.findall(r"(?ms)^ *```(?:ba)?sh\n(.*?)```", text(name)))
+        if re.search(r"(?m)^ *python ", fences):
+            assert "activate" in text(name), f"{name}: in which environment?"
+    assert seen >= 10
 
 
 @pytest.mark.parametrize("verb", ["", "bok", "BOOK"])
@@ -250,6 +254,7 @@ SHARED = {
 }
 # Modules that serve every chapter alike, through `run`, the notebooks or the site.
 HOUSE = {"checkpoint", "claims", "errors", "files", "ledger", "records", "run"}
+HOUSE |= {"repository"}
 
 
 def test_what_is_shared_is_used_by_two_chapters():

@@ -331,7 +331,8 @@ def test_the_package_imports_fast_and_without_torch():
 
 
 @pytest.mark.parametrize(
-    "module", ["records", "ledger", "claims", "checks", "commands.cli"]
+    "module",
+    ["records", "ledger", "claims", "checks", "commands.cli", "commands.student"],
 )
 def test_what_the_command_line_needs_loads_no_torch(module):
     code = f"import sys, iclrtut.{module}; sys.exit('torch' in sys.modules)"
