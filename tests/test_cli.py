@@ -105,6 +105,15 @@ def test_a_module_that_the_package_itself_lacks_is_no_bad_request(monkeypatch):
         cli.main(["list"])
 
 
+def test_output_that_nobody_reads_to_its_end_is_no_error():
+    """As in `python -m iclrtut list | head -1`."""
+    command = [sys.executable, "-m", "iclrtut", "list"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=TREE, **pipes) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 0)
+
+
 @pytest.mark.parametrize("words", [[], *([verb] for verb in VERBS)])
 def test_help_is_given_for_everything(capsys, words):
     code, out, err = say(capsys, *words, "--help")

@@ -26,6 +26,10 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(words)
     try:
         arguments.command(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of the output, such as `head`, is gone; Python flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (BadRequest, RunFailed) as error:
         print(f"iclrtut: {error}", file=sys.stderr)
         return 2 if isinstance(error, BadRequest) else 1
