@@ -5,6 +5,7 @@ import functools
 import hashlib
 import inspect
 import io
+import os
 import pickle
 import types
 import zipfile
@@ -20,7 +21,7 @@ from iclrtut.errors import BadRequest, RunFailed
 from iclrtut.files import write_atomic
 
 PLAIN = (int, float, complex, str, bytes, type(None), enum.Enum, np.generic)
-METHODS = (types.FunctionType, property, staticmethod, classmethod)
+CODE = (types.FunctionType, property, staticmethod, classmethod)
 
 
 class Checkpoint:
@@ -196,36 +197,52 @@ def fingerprint(thing: Any, changing: Collection[Any] = ()) -> str:
     Numbers, texts, tensors and arrays count to the last bit, in any nesting, in
     closures and in settings. Of functions and classes in a notebook the text counts
     too, with the values and functions that they name. The modules of this package
-    count as a whole, by `IMPORTED`. Not seen: attributes of other objects, and files.
+    count as a whole, by `IMPORTED`. Not seen: files, and the text of other modules.
 
     Args:
         thing: any nesting of these.
-        changing: objects that training changes: their classes count, they do not.
+        changing: objects that training changes. The text of their classes and the
+            layers of networks count, their numbers do not.
     """
-    networks = [part for part in changing if isinstance(part, nn.Module)]
-    inner = [x for part in networks for x in (*part.modules(), *part.parameters())]
-    # References, not only numbers: Python gives the id of a lost object to the next.
-    seen: dict[int, Any] = {id(part): part for part in (*changing, *inner)}
+    nets = [part for part in changing if isinstance(part, nn.Module)]
+    weights = {id(p) for net in nets for p in (*net.parameters(), *net.buffers())}
+    # References, not only ids: Python gives the id of a lost object to the next one.
+    seen: dict[int, Any] = {id(part): part for part in changing}
+    seen |= {id(layer): layer for net in nets for layer in net.modules()}
     digest = hashlib.sha256()
 
     def add(thing: Any) -> None:
         digest.update(f"{type(thing).__qualname__} ".encode())
         if isinstance(thing, PLAIN):
             digest.update(repr(thing).encode())
+        elif isinstance(thing, (Tensor, np.ndarray)) and id(thing) not in weights:
+            digest.update(f"{thing.dtype} {tuple(thing.shape)} ".encode())
+            digest.update(_bytes(thing))
         elif id(thing) not in seen:
             seen[id(thing)] = thing
-            if isinstance(thing, Tensor):
-                digest.update(f"{thing.dtype} {tuple(thing.shape)} ".encode())
-                flat = thing.detach().cpu().contiguous().view(-1).view(torch.uint8)
-                thing = flat.numpy()
-            if isinstance(thing, np.ndarray):
-                digest.update(f"{thing.dtype} {thing.shape} ".encode())
-                digest.update(thing.tobytes())
             for part in _parts(thing):
                 add(part)
 
-    add([thing, *dict.fromkeys(map(type, seen.values()))])
+    add([thing, *map(_layers, nets), *dict.fromkeys(map(type, seen.values()))])
     return digest.hexdigest()
+
+
+def _bytes(values: Any) -> bytes:
+    if isinstance(values, Tensor):
+        flat = values.detach().to_dense().cpu().contiguous().view(-1)
+        values = flat.view(torch.uint8).numpy()
+    return bytes(values.tobytes())
+
+
+def _layers(net: nn.Module) -> list[Any]:
+    """What a network is, without its weights."""
+    settings = [
+        (name, value)
+        for layer in net.modules()
+        for name, value in vars(layer).items()
+        if isinstance(value, PLAIN) and name != "training"
+    ]
+    return [repr(net), settings]
 
 
 def _parts(thing: Any) -> Iterable[Any]:
@@ -234,35 +251,36 @@ def _parts(thing: Any) -> Iterable[Any]:
         return [part for item in thing.items() for part in item]
     if isinstance(thing, (list, tuple)):
         return thing
+    if isinstance(thing, (set, frozenset)):
+        return sorted(thing, key=repr)
     if isinstance(thing, functools.partial):
         return [thing.func, thing.args, thing.keywords]
     if isinstance(thing, types.MethodType):
         return [thing.__func__, thing.__self__]
     if isinstance(thing, types.FunctionType):
-        values = [thing.__defaults__, *_closure(thing)]
+        cells = [c for c in thing.__closure__ or () if c != types.CellType()]
+        values = [thing.__defaults__, *(cell.cell_contents for cell in cells)]
         return [*values, *_page(thing)] if thing.__module__ == "__main__" else values
     if isinstance(thing, type) and thing.__module__ == "__main__":
-        return [each for each in vars(thing).values() if isinstance(each, METHODS)]
+        return [v for k, v in vars(thing).items() if isinstance(v, CODE) or k[0] != "_"]
     if isinstance(thing, (property, staticmethod, classmethod)):
         return [getattr(thing, "fget", None) or getattr(thing, "__func__", None)]
     if hasattr(thing, "settings"):  # a run
         return [thing.settings]
     if isinstance(thing, nn.Module):
-        return [repr(thing), thing.state_dict(), type(thing)]
-    return [type(thing)] if type(thing).__module__ == "__main__" else []
-
-
-def _closure(function: types.FunctionType) -> list[Any]:
-    cells = [c for c in function.__closure__ or () if c != types.CellType()]
-    return [cell.cell_contents for cell in cells]
+        return [*_layers(thing), thing.state_dict(), type(thing)]
+    plain = isinstance(thing, (type, types.ModuleType)) or not hasattr(
+        thing, "__dict__"
+    )
+    return [] if plain else [type(thing), vars(thing)]
 
 
 def _page(function: types.FunctionType) -> list[Any]:
     """The text of a function in a notebook, and what it names there."""
     try:
         text = inspect.getsource(function)
-    except OSError:  # typed where no text is kept
-        text = repr((function.__code__.co_code, function.__code__.co_consts))
+    except OSError:  # nobody kept the text: no checkpoint fits
+        text = os.urandom(8).hex()
     known = function.__globals__
     return [text, *(known[n] for n in sorted(_names(function.__code__) & known.keys()))]
 
