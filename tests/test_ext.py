@@ -109,7 +109,7 @@ def test_multiline_equation_with_tag_renders(tmp_path, browser):
         ("> **Lemma 2.** a\n\n> **Lemma 2 (b).** c", "Lemma 2 (b) stands twice"),
         ("See [(9)](#eq-9).", "eq-9"),
         ("$$a \\tag{1}$$\n\nSee [(2)](#eq-1).", "the link (2) leads to eq-1"),
-        ("> **Excercise 1 (5 min).** a", "no kind of box"),
+        ("> **Riddle 1 (5 min).** a", "no kind of box"),
         ("<details><summary>Solution 1</summary>\ntext\n</details>", "blank line"),
         ("<details><summary>Solution 1</summary>\n\ntext", "do not pair"),
         (

@@ -1,14 +1,19 @@
 """The words of the book are spelt as in Britain, and its citations resolve."""
 
 import functools
+import json
 import re
+import shutil
+import subprocess
+import sys
 from collections import defaultdict
+from importlib.resources import files
 from pathlib import Path
 
 import form
 import pytest
 from pybtex.database import parse_file
-from spylls.hunspell import Dictionary
+from symspellpy import SymSpell
 
 TREE = form.TREE
 SOURCES = [
@@ -22,6 +27,8 @@ NOT_OURS = re.compile(r"\A---\n.*?\n---\n|\[\*[^\]]*\*\]", re.DOTALL)
 # Numbers to fill in, roles, addresses, paths.
 NO_WORDS = re.compile(r"\{\{.*?\}\}|\{\w+\}|https?://\S+|\S*\w[/_.@]\w\S*")
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
+# Not words: a letter by itself, an abbreviation, the name of a program.
+NAME = re.compile(r".|\w+[A-Z]\w*")
 # A paper, wherever it is kept: the part of its address that names it.
 PAPER = re.compile(
     r"(?:arxiv\.org/(?:abs|pdf)/|openreview\.net/(?:forum|pdf)\?id=|doi\.org/)"
@@ -40,60 +47,67 @@ by_source = pytest.mark.parametrize("file", SOURCES, ids=name)
 
 @functools.cache
 def words(file: Path) -> frozenset[str]:
-    """The different words of a file's prose."""
-    text = file.read_text(encoding="utf-8").replace("’", "'")
-    prose = form.prose(NOT_OURS.sub("", text))
-    return frozenset(WORD.findall(NO_WORDS.sub(" ", prose)))
+    """The different words of a file's prose, without the `'s` of an owner."""
+    text = file.read_text("utf-8").replace("’", "'")
+    prose = NO_WORDS.sub(" ", form.prose(NOT_OURS.sub("", text)))
+    found = (word.removesuffix("'s") for word in WORD.findall(prose))
+    return frozenset(word for word in found if not NAME.fullmatch(word))
 
 
 @functools.cache
-def known(word: str) -> bool:
-    """Whether the British dictionary has a word."""
-    return dictionary().lookup(word)
+def dictionary() -> frozenset[str]:
+    """The words of SymSpell's list and of the bibliography, in small letters."""
+    english = SymSpell(max_dictionary_edit_distance=0)
+    name = "frequency_dictionary_en_82_765.txt"
+    assert english.load_dictionary(files("symspellpy") / name, 0, 1)
+    cited = (TREE / "book" / "references.bib").read_text("utf-8")
+    return frozenset(english.words) | {word.lower() for word in WORD.findall(cited)}
 
 
 @functools.cache
-def dictionary() -> Dictionary:
-    """The British dictionary, read once."""
-    return Dictionary.from_files(str(TREE / "tests" / "vendor" / "en-gb" / "index"))
-
-
-@functools.cache
-def own() -> list[str]:
-    """The words that the book uses beyond the dictionary's."""
-    return LIST.read_text(encoding="utf-8").split()
-
-
-def spelt(word: str) -> bool:
-    """Whether a word, or its owner's name, is in the dictionary or in the list."""
-    bare = word.removesuffix("'s")
-    return known(word) or known(bare) or bool({bare, bare.lower()} & set(own()))
+def unknown(file: Path) -> frozenset[str]:
+    """The words of a file that no dictionary has."""
+    return frozenset(word for word in words(file) if word.lower() not in dictionary())
 
 
 @by_source
-def test_every_word_is_spelt(file):
-    wrong = sorted(word for word in words(file) if not spelt(word))
+def test_every_word_is_known(file):
+    allowed = set(LIST.read_text("utf-8").split())
+    wrong = sorted(w for w in unknown(file) if not {w, w.lower()} & allowed)
     assert wrong == [], f"misspelt, or words for {name(LIST)}: {' '.join(wrong)}"
 
 
-def test_the_word_list_is_sorted_and_says_nothing_twice():
-    assert own() == sorted(set(own()), key=lambda word: (word.lower(), word))
+def test_the_word_list_is_sorted_and_holds_what_the_dictionaries_lack():
+    listed = LIST.read_text("utf-8").split()
+    assert listed == sorted(set(listed), key=lambda word: (word.lower(), word))
+    met = {word for file in SOURCES for word in unknown(file)}
+    assert sorted(set(listed) - met - {word.lower() for word in met}) == []
 
 
-def test_the_word_list_has_no_word_that_the_dictionary_knows():
-    assert [word for word in own() if known(word)] == []
+@by_source
+def test_misspellings_are_named_in_every_paragraph(file, tmp_path):
+    """What `make test` ignores is code and formulas, and no prose between them."""
+    code = r"(?ms)(\A---\n.*?^---$|^```.*?^```$|\$\$.*?\$\$)"
+    parts = re.split(code, file.read_text("utf-8"))
+    slip, american = "rec" + "ieve", "col" + "or"
+    for k in range(0, len(parts), 2):
+        parts[k] = re.sub(r"(?m)(?<=\w\.)$", f" {slip} {american}.", parts[k])
+    planted = sum(part.count(slip) for part in parts)
+    (tmp_path / file.name).write_text("".join(parts), "utf-8")
+    found = [typo["typo"] for typo in typos(tmp_path / file.name)]
+    assert found == [slip, american] * planted and planted
 
 
-def test_the_word_list_has_no_word_that_nobody_uses():
-    used = {word for file in SOURCES for word in words(file) if not known(word)}
-    used |= {word.removesuffix("'s") for word in used}
-    used |= {word.lower() for word in used}
-    assert sorted(set(own()) - used) == []
-
-
-@pytest.mark.parametrize("word", ["color", "optimize", "neighbor", "teh", "recieve"])
-def test_a_misspelling_is_found(word):
-    assert not spelt(word)
+def typos(file: Path) -> list[dict[str, str]]:
+    """What the spelling checker says of a file, under the book's configuration."""
+    tool = shutil.which("typos", path=str(Path(sys.executable).parent))
+    done = subprocess.run(
+        [tool, "--config", TREE / "pyproject.toml", "--format", "json", file],
+        capture_output=True,
+        text=True,
+    )
+    assert not done.stderr, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_what_is_vendored_for_the_tests_is_listed():

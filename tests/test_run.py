@@ -53,8 +53,8 @@ def test_start_is_exported_and_says_what_it_opened(capsys):
 
 
 def test_a_name_that_the_package_lacks_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'strat'"):
-        _ = iclrtut.strat
+    with pytest.raises(AttributeError, match="no attribute 'begin'"):
+        _ = iclrtut.begin
 
 
 @pytest.mark.parametrize("slug", ["to", "", None, 7])

@@ -101,6 +101,8 @@ def test() -> None:
     call(PYTHON, "-m", "ruff", "check", ".", remedy="mend what ruff names above")
     call(PYTHON, "-m", "ruff", "format", "--check", "-q", ".", remedy="run ruff format")
     call(PYTHON, "-m", "mypy", remedy="mend what mypy names above")
+    spell = "mend what it names above, or allow the word in pyproject.toml"
+    call(BIN / "typos", "--format", "brief", remedy=spell)
     run("tools/site.py", remedy="mend the page named above")
     one_thread = {"ICLRTUT_PROFILE": "smoke", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
