@@ -322,7 +322,7 @@ def modules_of(slug):
 def test_a_chapter_is_begun_with_everything_it_needs(tmp_path):
     script("chapter").begin("small_steps", tmp_path)
     made = {f.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("*.*")}
-    assert "book/chapters/small_steps.md" in made and len(made) == 9
+    assert "book/chapters/small_steps.md" in made and len(made) == 10
     assert not [f for f in tmp_path.rglob("*.*") if "SLUG" in f.read_text("utf-8")]
 
 

@@ -8,6 +8,7 @@ TREE = Path(__file__).resolve().parents[1]
 PLACES = {
     "chapter.md": "book/chapters/SLUG.md",
     "card.svg": "book/_static/cards/SLUG.svg",
+    "teach.yml": "book/teach/chapters/SLUG.yml",
     "__init__.py": "iclrtut/chapters/SLUG/__init__.py",
     "method.py": "iclrtut/chapters/SLUG/method.py",
     "experiments.py": "iclrtut/chapters/SLUG/experiments.py",

@@ -19,7 +19,7 @@ JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 STRICT = ("--all", "-W", "-n", "--keep-going", "-q")
 SOURCES = ("_*.yml", "book/**/*", "notebooks/*.ipynb", "records/*/*.json")
 CODE = ("tools/site.py", "iclrtut/*.py", "iclrtut/chapters/*/__init__.py")
-CODE += ("tests/chapters/*/wrong_answers.py",)
+CODE += ("iclrtut/commands/*.py", "tests/chapters/*/wrong_answers.py")
 
 
 def contents(tree: Path = TREE) -> list[str]:

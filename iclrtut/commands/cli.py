@@ -1,4 +1,4 @@
-"""Run the book's chapters and judge their claims; hand out and grade exercises."""
+"""Run the book's chapters and judge their claims; hand out and grade exercises; plan a course."""
 
 # Modules that need installed packages are imported by the commands that use them.
 
@@ -115,6 +115,14 @@ def parser() -> argparse.ArgumentParser:
     grader.add_argument(
         "--json", type=Path, metavar="FILE", help="write the scores there"
     )
+    planner = verb("plan", plan_course, "a course: which chapter in which week")
+    planner.add_argument("slugs", nargs="*", metavar="SLUG", help="chapters (about 8)")
+    planner.add_argument(
+        "--hours", type=float, help="of class in a week (1.5), or in a day (6)"
+    )
+    span = planner.add_mutually_exclusive_group()
+    span.add_argument("--weeks", type=int, help="how many there are at most")
+    span.add_argument("--days", type=int, help="plan a workshop of at most so many")
     for each in (lister, ledgerer, keeper):
         each.add_argument("--json", action="store_true", help="for machines")
     return top
@@ -256,6 +264,20 @@ def grade_students(arguments: argparse.Namespace) -> None:
         text = json.dumps(grade.plain(sheets), indent=1, ensure_ascii=False)
         write_atomic(arguments.json, text.encode(errors="replace"))
     grade.refuse_broken(sheets)
+
+
+def plan_course(arguments: argparse.Namespace) -> None:
+    """Print the plan of a term or, where days are asked for, of a workshop."""
+    from iclrtut.commands import plan, timetable
+
+    course = plan.book(), plan.closing(), arguments.slugs
+    hours, days = arguments.hours, arguments.days
+    if days is None:
+        hours = plan.WEEK if hours is None else hours
+        print(timetable.weekly(plan.term(*course, hours, arguments.weeks)))
+    else:
+        hours = plan.DAY if hours is None else hours
+        print(timetable.daily(plan.workshop(*course, hours, days)))
 
 
 def _print_json(value: Any) -> None:
