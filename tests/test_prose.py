@@ -18,6 +18,7 @@ from symspellpy import SymSpell
 TREE = form.TREE
 SOURCES = [
     *sorted((TREE / "book").rglob("*.md")),
+    *sorted((TREE / "book" / "teach").rglob("*.yml")),
     TREE / "README.md",
     TREE / "CONTRIBUTING.md",
 ]

@@ -208,6 +208,8 @@ def misfits(brought, source):
     if sorted([*in_class, *brought["homework"], *opened]) != sorted(exercises):
         yield "an exercise that is given twice, or never"
     for slot in slots:
+        if "|" in slot["do"]:
+            yield "a bar, which ends a cell of a table"
         given = sum(exercises[n].minutes for n in slot.get("exercises", ()))
         if given > slot["minutes"]:
             yield f"{given} minutes of exercises in {slot['minutes']}"

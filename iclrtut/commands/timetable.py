@@ -54,15 +54,15 @@ def daily(days: Plan, address: Address | None = None) -> str:
 def hourly(day: list[Stretch], address: Address | None = None) -> list[tuple[int, str]]:
     """A day's rows, with lunch and breaks: minutes after midnight, what and where."""
     rows: list[tuple[int, str]] = []
-    now, since, fed = MORNING, 0, False
+    now, since, had_lunch = MORNING, 0, False
     for session, slots, _ in day:
         name = f"**{title(session, address)}.** "
         for slot in slots:
-            hungry = not fed and now >= NOON
-            if hungry or (since and since + slot.minutes > STRETCH):
-                fed = fed or hungry
-                rows.append((now, f"{'Lunch' if hungry else 'Break'} | "))
-                now, since = now + (LUNCH if hungry else BREAK), 0
+            lunch = not had_lunch and now >= NOON
+            if lunch or (since and since + slot.minutes > STRETCH):
+                had_lunch = had_lunch or lunch
+                rows.append((now, f"{'Lunch' if lunch else 'Break'} | "))
+                now, since = now + (LUNCH if lunch else BREAK), 0
             rows.append((now, name + row(slot, session, address)))
             now, since, name = now + slot.minutes, since + slot.minutes, ""
     return [*rows, (now, "End | ")]
