@@ -1,4 +1,4 @@
-"""Run the book's chapters and judge their claims; hand out and grade exercises; plan a course."""
+"""Run the book's chapters, judge their claims, grade exercises, plan a course."""
 
 # Modules that need installed packages are imported by the commands that use them.
 

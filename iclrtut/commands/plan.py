@@ -9,15 +9,14 @@ many hours. The book's own sessions close it (`book/teach/closing.yml`).
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from iclrtut import claims
 from iclrtut.commands import minutes
 from iclrtut.commands.minutes import Exercise
 from iclrtut.errors import BadRequest
+from iclrtut.repository import TREE
 
-TREE = Path(__file__).resolve().parents[2]
 CHAPTERS = 8  # of a course, where nobody names them
 WEEK, DAY = 1.5, 6.0  # hours of class
 OVER = 1.1  # how much longer a part of a session may be than its week
