@@ -9,22 +9,26 @@ speaks for A -> B. For two columns of your own, rows before and after a change:
     answer.direction                    # which one adapts faster
     answer.share                        # in what share of resamples
     answer.low, answer.high             # how far ahead, in nats an example
-    answer.says                         # what that does and does not imply
+    answer.summary                      # what that does and does not imply
+
+Continuous variables that are rotated are in `encoder`, more than two variables in
+`graphs`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import xlogy
 from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
 from iclrtut.errors import BadRequest
 
-# Numbers in the rows of one chunk, which stay in the cache, and episodes drawn at once.
-CHUNK, BLOCK = 200_000, 8
+CHUNK = 200_000  # numbers in the rows of one chunk, which fit the processor's cache
+BLOCK = 8  # episodes drawn at once: few enough for the cache, too
 SITES = ("cause", "effect", "geometric", "marginal", "mechanism", "row")
 
 
@@ -51,8 +55,8 @@ def log_dirichlet(
 
 def uniform(shape: Sequence[int], generator: Generator) -> Tensor:
     """Uniform in [0, 1), float64, on the generator's device."""
-    made = torch.empty(tuple(shape), dtype=torch.float64, device=generator.device)
-    return made.uniform_(generator=generator)
+    values = torch.empty(tuple(shape), dtype=torch.float64, device=generator.device)
+    return values.uniform_(generator=generator)
 
 
 class World(NamedTuple):
@@ -67,7 +71,13 @@ class World(NamedTuple):
 
 
 def draw(runs: int, N: int, generator: Generator, rows: float = 1.0) -> World:
-    """Worlds with a flat Dirichlet cause and rows from Dirichlet(`rows`)."""
+    """Worlds with a flat Dirichlet cause and rows from Dirichlet(`rows`).
+
+    Args:
+        runs, N: how many worlds, and categories of each variable.
+        generator: draws the logits, float64, on its device.
+        rows: concentration of the rows; below 1 they are sharp.
+    """
     cause = log_dirichlet((runs, N), 1.0, generator)
     return World(cause, log_dirichlet((runs, N, N), rows, generator))
 
@@ -103,6 +113,7 @@ def change(
 
 
 def _new_rows(world: World, site: str, generator: Generator, c: float) -> Tensor:
+    """log P*(b|a) where the mechanism, a row or the effect changes by all its size."""
     effect = world.effect
     if site in ("mechanism", "row"):
         new = log_dirichlet(effect.shape, c, generator)
@@ -122,7 +133,13 @@ def _new_rows(world: World, site: str, generator: Generator, c: float) -> Tensor
 def sample(
     world: World, steps: int, batch: int, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Examples a and b of each world, int64, each [..., steps, batch]."""
+    """Examples a and b of each world, int64, each [..., steps, batch].
+
+    Args:
+        world: factors [..., N] and [..., N, N].
+        steps, batch: batches of each world, and examples of a batch.
+        generator: draws them.
+    """
     lead, n = world.cause.shape[:-1], steps * batch
     u, v = uniform((2, *lead, n), generator)
     a = _inverted(world.cause[..., None, :], u)
@@ -133,6 +150,39 @@ def sample(
 def _inverted(logs: Tensor, u: Tensor) -> Tensor:
     """The first index whose cumulated probability exceeds u."""
     return (logs.exp().cumsum(-1) <= u[..., None]).sum(-1).clamp_max(logs.shape[-1] - 1)
+
+
+def blocks(episodes: int, size: int = BLOCK) -> list[int]:
+    """How many episodes to draw at a time, so that all are drawn."""
+    return [min(size, episodes - start) for start in range(0, episodes, size)]
+
+
+def sample_changed(
+    world: World,
+    site: str | None,
+    generator: Generator,
+    *,
+    episodes: int,
+    steps: int,
+    batch: int,
+    rows: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Examples of episodes that each change the same R worlds anew.
+
+    Args:
+        world: factors [R, N] and [R, N, N].
+        site: what changes, as in `change`; None for nothing.
+        generator: draws changes and examples.
+        episodes, steps, batch: E, T and M.
+        rows: concentration of new rows.
+
+    Returns:
+        Examples a and b, int64 [E, R, T, M].
+    """
+    changed = World(*(part.expand(episodes, *part.shape) for part in world))
+    if site:
+        changed = change(changed, site, generator, rows=rows)
+    return sample(changed, steps, batch, generator)
 
 
 # Learners
@@ -183,16 +233,16 @@ def log_likelihoods(learner: Learner, x: Tensor, y: Tensor, rate: float) -> Tens
         BadRequest: steps times rate is 600 or more.
     """
     (R, N, J), shape = learner.rows.shape, x.shape[:-1]
-    marginal, tables = _started(learner, rate * x.shape[-2])
+    marginal, tables = _copied(learner, rate * x.shape[-2])
     run = torch.arange(R, device=x.device).expand(shape[:-1]).flatten()
-    every = run, x.flatten(0, -3), y.flatten(0, -3)
+    inputs = run, x.flatten(0, -3), y.flatten(0, -3)
     size = max(1, CHUNK // (min(N, x.shape[-2:].numel()) * J))
-    found = []
-    for at, here, there in zip(*(torch.split(z, size) for z in every), strict=True):
-        rows, place = _copied(tables, at * N, here, N)
-        own = Learner(marginal[at], rows), place, here, there
-        found.append(_descend(*own, rate, last=False)[0])
-    return torch.cat(found).view(shape)
+    results = []
+    for at, x_k, y_k in zip(*(torch.split(z, size) for z in inputs), strict=True):
+        rows, place = _copied_rows(tables, at * N, x_k, N)
+        start = Learner(marginal[at], rows)
+        results.append(_descend(start, place, x_k, y_k, rate, last=False)[0])
+    return torch.cat(results).view(shape)
 
 
 def adapt(learner: Learner, x: Tensor, y: Tensor, rate: float) -> Learner:
@@ -208,13 +258,13 @@ def adapt(learner: Learner, x: Tensor, y: Tensor, rate: float) -> Learner:
     Raises:
         BadRequest: steps times rate is 600 or more.
     """
-    marginal, tables = _started(learner, rate * x.shape[1])
+    marginal, tables = _copied(learner, rate * x.shape[1])
     place = x + torch.arange(len(x)).to(x)[:, None, None] * marginal.shape[-1]
     marginal = _descend(Learner(marginal, tables), place, x, y, rate, last=True)[1]
     return Learner(marginal, tables.view_as(learner.rows))
 
 
-def _started(learner: Learner, reach: float) -> tuple[Tensor, Tensor]:
+def _copied(learner: Learner, reach: float) -> tuple[Tensor, Tensor]:
     """Copies of logits, [R, N] and [R N, J], shifted so that no exponential overflows.
 
     Steps may move a logit by `reach`.
@@ -225,20 +275,28 @@ def _started(learner: Learner, reach: float) -> tuple[Tensor, Tensor]:
     return marginal, rows.flatten(0, -2)
 
 
-def _copied(tables: Tensor, first: Tensor, x: Tensor, N: int) -> tuple[Tensor, Tensor]:
-    """Rows that K runs may change, and where each of x [K, T, M] finds its own.
+def _copied_rows(
+    tables: Tensor, first: Tensor, x: Tensor, N: int
+) -> tuple[Tensor, Tensor]:
+    """Rows that K runs may change, and the number of the row of each of x [K, T, M].
 
     All N rows of a run, or, where fewer examples come, one for each example; those of
     equal value share the first.
+
+    Args:
+        tables: rows of all runs, [R N, J].
+        first: where the rows of each of the K runs begin in them, [K].
+        x: values of the marginal's variable.
+        N: rows of a run.
     """
     flat, (K, n) = x.flatten(1), (len(x), x[0].numel())
     number = torch.arange(max(N, n), device=x.device)
-    taken, place = number[:N].expand(K, N), flat
+    kept, place = number[:N].expand(K, N), flat
     if n < N:
         same = flat[:, :, None] == flat[:, None]
-        taken, place = flat, torch.where(same, number[:n], n).amin(-1)
-    rows = tables.index_select(0, (first[:, None] + taken).flatten())
-    start = taken.shape[1] * torch.arange(K, device=x.device)[:, None]
+        kept, place = flat, torch.where(same, number[:n], n).amin(-1)
+    rows = tables.index_select(0, (first[:, None] + kept).flatten())
+    start = kept.shape[1] * torch.arange(K, device=x.device)[:, None]
     return rows, (start + place).view_as(x)
 
 
@@ -255,19 +313,19 @@ def _descend(
         last: whether to take the step after the last batch, too.
     """
     (marginal, rows), (K, T, M) = start, x.shape
-    found = marginal.new_empty(K, T)
+    total = marginal.new_empty(K, T)
     for t in range(T):
-        at, there = place[:, t].flatten(), y[:, t].reshape(-1, 1)
-        seen, step = _seen(marginal.clone(), x[:, t])
-        seen_r, step_r = _seen(rows.index_select(0, at), there)
-        found[:, t] = seen.sum(1) + seen_r.view(K, M).sum(1)
+        at, y_t = place[:, t].flatten(), y[:, t].reshape(-1, 1)
+        log_p, step = _log_p_and_slope(marginal.clone(), x[:, t])
+        log_q, step_q = _log_p_and_slope(rows.index_select(0, at), y_t)
+        total[:, t] = log_p.sum(1) + log_q.view(K, M).sum(1)
         if last or t + 1 < T:
             marginal = marginal - step.mul_(rate / M)
-            rows.index_put_((at,), step_r.mul_(-rate / M), accumulate=True)
-    return found, marginal
+            rows.index_put_((at,), step_q.mul_(-rate / M), accumulate=True)
+    return total, marginal
 
 
-def _seen(logits: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+def _log_p_and_slope(logits: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
     """log p of n indices, and the gradient of -sum log p in the logits: n p - counts.
 
     Args:
@@ -276,8 +334,8 @@ def _seen(logits: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
     """
     picked, p = logits.gather(1, at), logits.exp_()
     total = (p @ p.new_ones(p.shape[1]))[:, None]
-    log_p, came = picked - total.log(), p.new_tensor(-1.0).expand_as(at)
-    return log_p, p.mul_(at.shape[1] / total).scatter_add_(1, at, came)
+    log_p, minus = picked - total.log(), p.new_tensor(-1.0).expand_as(at)
+    return log_p, p.mul_(at.shape[1] / total).scatter_add_(1, at, minus)
 
 
 def deltas(log_joint: Tensor, a: Tensor, b: Tensor, rate: float) -> Tensor:
@@ -299,12 +357,12 @@ def deltas(log_joint: Tensor, a: Tensor, b: Tensor, rate: float) -> Tensor:
 
 
 def kl(log_star: Tensor, log_p: Tensor) -> Tensor:
-    """KL(P* || P) of joints, summed over the last two axes, [...], in nats."""
+    """KL(P* || P) of joints [..., I, J], summed over the last two axes, in nats."""
     return (log_star.exp() * (log_star - log_p)).sum((-2, -1))
 
 
 class Parts(NamedTuple):
-    """KL(P* || P) split both ways, (6), each [...]."""
+    """KL(P* || P) split both ways, (6), each [...], in nats."""
 
     cause: Tensor
     mechanism: Tensor
@@ -314,12 +372,38 @@ class Parts(NamedTuple):
 
 def parts(log_p: Tensor, log_star: Tensor) -> Parts:
     """KL_A and KL_{B|A}, then KL_B and KL_{A|B}, of joints [..., N, N], (6)."""
-    found = []
+    terms = []
     for before, after in ((log_p, log_star), (log_p.mT, log_star.mT)):
         old, new = before.logsumexp(-1), after.logsumexp(-1)
         marginal = (new.exp() * (new - old)).sum(-1)
-        found += [marginal, kl(after, before) - marginal]
-    return Parts(*found)
+        terms += [marginal, kl(after, before) - marginal]
+    return Parts(*terms)
+
+
+def distance(before: Learner, after: Learner) -> Tensor:
+    """D: squared distance of logits, each law's less their mean, (8), [...]."""
+    marginal, rows = (new - old for old, new in zip(before, after, strict=True))
+    spread = marginal.var(-1, correction=0) * marginal.shape[-1]
+    return spread + (rows.var(-1, correction=0) * rows.shape[-1]).sum(-1)
+
+
+def distances(log_p: Tensor, log_star: Tensor) -> tuple[Tensor, Tensor]:
+    """D of A -> B and of B -> A, for joints [..., N, N], (8)."""
+    (a, b), (a_star, b_star) = both(log_p), both(log_star)
+    return distance(a, a_star), distance(b, b_star)
+
+
+def first_step(log_p: Tensor, log_star: Tensor) -> tuple[Tensor, Tensor]:
+    """G of A -> B and of B -> A: KL gained by a small population step, over its rate.
+
+    |P_A - P_A*|^2 + sum_a P*(a)^2 |P(.|a) - P*(.|a)|^2 and its mirror, (5), [...], for
+    joints [..., N, N].
+    """
+    gains = []
+    for before, after in zip(both(log_p), both(log_star), strict=True):
+        marginal, rows = population_gradient(before, after)
+        gains.append(marginal.square().sum(-1) + rows.square().sum((-2, -1)))
+    return gains[0], gains[1]
 
 
 def population(learner: Learner, log_star: Tensor, rate: float, steps: int) -> Tensor:
@@ -332,19 +416,79 @@ def population(learner: Learner, log_star: Tensor, rate: float, steps: int) -> T
         steps: how many.
     """
     star = learn(log_star)
-    found = [kl(log_star, learner.log_joint())]
+    path = [kl(log_star, learner.log_joint())]
     for _ in range(steps):
         step = population_gradient(learner, star)
         learner = Learner(*(s - rate * g for s, g in zip(learner, step, strict=True)))
-        found.append(kl(log_star, learner.log_joint()))
-    return torch.stack(found)
+        path.append(kl(log_star, learner.log_joint()))
+    return torch.stack(path)
 
 
 def population_gradient(here: Learner, star: Learner) -> Learner:
-    """Gradient of the expected negative log-likelihood under `star`, (2)."""
+    """Gradient of the expected negative log-likelihood under `star`, (2).
+
+    Args:
+        here: logits [..., I] and [..., I, J].
+        star: the learner of the changed joint, normalised, of the same shapes.
+    """
     p = star.marginal.exp()
     rows = here.rows.softmax(-1) - star.rows.exp()
     return Learner(here.marginal.softmax(-1) - p, p[..., None] * rows)
+
+
+class Curves(NamedTuple):
+    """KL(P* || P) of both learners as they adapt, each [steps, ...], in nats."""
+
+    forward: Tensor  # A -> B
+    backward: Tensor  # B -> A
+
+    @property
+    def gap(self) -> Tensor:
+        """KL_{B->A} - KL_{A->B}: how far A -> B is ahead."""
+        return self.backward - self.forward
+
+
+def population_curves(
+    log_p: Tensor, log_star: Tensor, rate: float, steps: int
+) -> Curves:
+    """Both learners along population steps, after none, one, ..., [steps + 1, ...].
+
+    Args:
+        log_p, log_star: joints before and after, [..., I, J].
+        rate, steps: of gradient descent on the expected negative log-likelihood.
+    """
+    forward, backward = both(log_p)
+    return Curves(
+        population(forward, log_star, rate, steps),
+        population(backward, log_star.mT, rate, steps),
+    )
+
+
+def learning_curves(
+    log_p: Tensor,
+    log_star: Tensor,
+    a: Tensor,
+    b: Tensor,
+    rate: float,
+    at: Sequence[int],
+) -> Curves:
+    """Both learners after at[0], at[1], ... examples, exact, [len(at), R].
+
+    Args:
+        log_p: the joint where both learners start, [R, N, N].
+        log_star: the changed joint, which the examples come from.
+        a, b: examples, int64 [R, at least at[-1]]; one a step.
+        rate: of both learners.
+        at: ascending numbers of examples.
+    """
+    forward, backward = both(log_p)
+    paths: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for start, end in zip([0, *at], at, strict=False):
+        x, y = a[:, start:end, None], b[:, start:end, None]
+        forward, backward = adapt(forward, x, y, rate), adapt(backward, y, x, rate)
+        paths[0].append(kl(log_star, forward.log_joint()))
+        paths[1].append(kl(log_star, backward.log_joint().mT))
+    return Curves(*map(torch.stack, paths))
 
 
 # Gamma
@@ -361,31 +505,60 @@ def regret(gamma: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
 
 
 def slope(gamma: Tensor, delta: Tensor) -> Tensor:
-    """dR/dgamma = sigma(gamma) - sigma(gamma + Delta), (11)."""
+    """dR/dgamma = sigma(gamma) - sigma(gamma + Delta), (11), [...], Delta in nats."""
     return gamma.sigmoid() - (gamma + delta).sigmoid()
 
 
-def follow(deltas: Tensor, rate: float = 1e-2, rms: bool = True) -> Tensor:
-    """The path of gamma from zero, one step an episode.
+def follow(
+    evidence: Tensor,
+    rate: float = 1e-2,
+    rms: bool = True,
+    gradient: Callable[[Tensor, Tensor], Tensor] = slope,
+    start: Tensor | None = None,
+) -> Tensor:
+    """The path of gamma, one step of descent on the regret an episode.
 
     Args:
-        deltas: [E, ...].
+        evidence: what each episode's gradient needs, [E, ...]: Delta, in nats.
         rate: of RMSprop (smoothing 0.99, floor 1e-8), or of plain SGD.
         rms: whether to use RMSprop.
+        gradient: dR/dgamma from gamma and an episode's evidence.
+        start: gamma before the first episode; zeros, one for each Delta, unless given.
 
     Returns:
         gamma before the first episode and after each, [E + 1, ...].
     """
-    gamma = torch.zeros_like(deltas[0])
+    gamma = torch.zeros_like(evidence[0]) if start is None else start
     path, mean_square = [gamma], torch.zeros_like(gamma)
-    for delta in deltas:
-        step = slope(gamma, delta)
+    for episode in evidence:
+        step = gradient(gamma, episode)
         if rms:
             mean_square = 0.99 * mean_square + 0.01 * step.square()
             step = step / (mean_square.sqrt() + 1e-8)
         gamma = gamma - rate * step
         path.append(gamma)
     return torch.stack(path)
+
+
+def fixed_point(deltas: Tensor) -> Tensor:
+    """The p = sigma(gamma) at which the mean of R over episodes is least, (12).
+
+    One if E e^-Delta is at most one, zero if E e^Delta is, else the root of
+    E[(e^Delta - 1) / (1 + p (e^Delta - 1))], by bisection.
+
+    Args:
+        deltas: samples of Delta, [n, ...], in nats.
+
+    Returns:
+        p*, [...].
+    """
+    inverse = 1 / torch.expm1(deltas)
+    low, high = torch.zeros_like(deltas[0]), torch.ones_like(deltas[0])
+    for _ in range(60):
+        p = (low + high) / 2
+        rises = (1 / (p + inverse)).mean(0) > 0
+        low, high = torch.where(rises, p, low), torch.where(rises, high, p)
+    return (low + high) / 2
 
 
 def discover(
@@ -408,25 +581,32 @@ def discover(
         episodes: E.
         site: what changes, as in `change`; None for nothing.
         swapped: whether the cause is called B.
-        steps, batch: examples of an episode.
+        steps, batch: batches of an episode, and examples of a batch.
         rate: of the learners.
         gamma_rate: of RMSprop.
         rows: concentration of new rows.
     """
-    joint, found = world.log_joint(), []
-    for done in range(0, episodes, BLOCK):
-        now = World(*(f.expand(min(BLOCK, episodes - done), *f.shape) for f in world))
-        now = change(now, site, generator, rows=rows) if site else now
-        a, b = sample(now, steps, batch, generator)
-        seen = (joint.mT, b, a) if swapped else (joint, a, b)
-        found.append(deltas(*seen, rate))
-    return follow(torch.cat(found), gamma_rate)
+    joint, results = world.log_joint(), []
+    for n in blocks(episodes):
+        a, b = sample_changed(
+            world, site, generator, episodes=n, steps=steps, batch=batch, rows=rows
+        )
+        inputs = (joint.mT, b, a) if swapped else (joint, a, b)
+        results.append(deltas(*inputs, rate))
+    return follow(torch.cat(results), gamma_rate)
 
 
 # Two columns of your own
 
-# Fewest rows of a part, and fewest of `before` for each cell of the table.
-LEAST, FILL, STEPS, RESAMPLES = 30, 5, 20, 1000
+LEAST_ROWS, ROWS_A_CELL = 30, 5  # of a part, and of `before` for each cell of a table
+STEPS, RESAMPLES = 20, 1000
+Array = NDArray[Any]
+
+
+def smoothed(counts: Array) -> Tensor:
+    """Log joints of counts [..., I, J], half a row added to each cell, float64."""
+    cells = counts + 0.5
+    return torch.tensor(np.log(cells / cells.sum((-2, -1), keepdims=True)))
 
 
 class Answer(NamedTuple):
@@ -450,7 +630,7 @@ class Answer(NamedTuple):
     p: float
 
     @property
-    def says(self) -> str:
+    def summary(self) -> str:
         """All that in words, with what it does not imply."""
         source, _, target = self.direction.split()
         more = "first" if self.drift[0] >= self.drift[1] else "second"
@@ -465,7 +645,9 @@ class Answer(NamedTuple):
         )
 
 
-def compare(before: Any, after: Any, bins: int = 10, seed: int = 0) -> Answer:
+def compare(
+    before: ArrayLike, after: ArrayLike, bins: int = 10, seed: int = 0
+) -> Answer:
     """Say which direction adapts faster when two columns shift.
 
     Columns of at most `bins` values are taken as categories; others are cut at the
@@ -485,17 +667,14 @@ def compare(before: Any, after: Any, bins: int = 10, seed: int = 0) -> Answer:
     """
     rng = np.random.default_rng(seed)
     counts = _counts(_columns(before, "before"), _columns(after, "after"), bins)
-    p = _chance(counts[0], counts[1], rng)
+    p = _p_value(counts[0], counts[1], rng)
     if p > 0.05:
         raise BadRequest(
             f"the parts differ no more than two random ones would (p = {p:.2f}), so "
             "there is no shift to adapt to: give rows from after something changed."
         )
     start, star = (_resampled(c, rng) for c in counts)
-    forward, backward = both(start)
-    gap = population(backward, star.mT, 1.0, STEPS)
-    gap -= population(forward, star, 1.0, STEPS)
-    lead = gap[1:].mean(0).numpy()
+    lead = population_curves(start, star, 1.0, STEPS).gap[1:].mean(0).numpy()
     ahead = lead if lead[0] >= 0 else -lead
     low, high = np.quantile(ahead[1:], (0.025, 0.975)).tolist()
     moved = parts(start[0], star[0])
@@ -510,26 +689,27 @@ def compare(before: Any, after: Any, bins: int = 10, seed: int = 0) -> Answer:
     )
 
 
-def _columns(part: Any, name: str) -> Any:
+def _columns(part: ArrayLike, name: str) -> Array:
+    """Rows [n, 2], float64, once they are known to be finite numbers, and enough."""
     try:
-        found = np.asarray(part)
+        rows = np.asarray(part)
     except ValueError as error:
         raise BadRequest(f"{name} is no table: give numbers [rows, 2].") from error
-    if found.ndim != 2 or found.shape[1] != 2:
-        raise BadRequest(f"{name} has the shape {list(found.shape)}: give [rows, 2].")
-    if found.dtype.kind not in "buif":
+    if rows.ndim != 2 or rows.shape[1] != 2:
+        raise BadRequest(f"{name} has the shape {list(rows.shape)}: give [rows, 2].")
+    if rows.dtype.kind not in "buif":
         raise BadRequest(f"{name} holds more than numbers: code categories as 0, 1, 2.")
-    bad = int((~np.isfinite(found)).any(1).sum())
+    bad = int((~np.isfinite(rows)).any(1).sum())
     if bad:
         raise BadRequest(f"{name} holds NaN or infinity in {bad} rows: leave them out.")
-    if len(found) < LEAST:
+    if len(rows) < LEAST_ROWS:
         raise BadRequest(
-            f"{name} has {len(found)} rows, too few: give {LEAST} or more."
+            f"{name} has {len(rows)} rows, too few: give {LEAST_ROWS} or more."
         )
-    return found.astype(np.float64)
+    return rows.astype(np.float64)
 
 
-def _counts(before: Any, after: Any, bins: int) -> list[Any]:
+def _counts(before: Array, after: Array, bins: int) -> list[Array]:
     """How many rows of each part fall into each cell, [first, second]."""
     if not bins >= 2:
         raise BadRequest(f"bins is {bins}: give at least 2.")
@@ -540,16 +720,16 @@ def _counts(before: Any, after: Any, bins: int) -> list[Any]:
                 f"the {name} column of before is constant: give ones that vary."
             )
     high, wide = (int(code.max()) + 1 for code in codes)
-    if n < FILL * high * wide:
+    if n < ROWS_A_CELL * high * wide:
         raise BadRequest(
             f"{high} x {wide} categories are too many for {n} rows: give "
-            f"{FILL * high * wide:,} rows of before, or fewer bins than {bins}."
+            f"{ROWS_A_CELL * high * wide:,} rows of before, or fewer bins than {bins}."
         )
     cells = np.split(codes[0] * wide + codes[1], [n])
     return [np.bincount(c, minlength=high * wide).reshape(high, wide) for c in cells]
 
 
-def _coded(rows: Any, bins: int) -> list[Any]:
+def _coded(rows: Array, bins: int) -> list[Array]:
     """Each column as 0, 1, ..., by category or by quantile."""
     codes = []
     for column in rows.T:
@@ -560,17 +740,16 @@ def _coded(rows: Any, bins: int) -> list[Any]:
     return [np.unique(code, return_inverse=True)[1] for code in codes]
 
 
-def _chance(before: Any, after: Any, rng: np.random.Generator) -> float:
-    """The p-value of a permutation test for a shift, on the likelihood ratio."""
+def _p_value(before: Array, after: Array, rng: np.random.Generator) -> float:
+    """Of a permutation test for a shift, on the likelihood ratio."""
     pooled, n = (before + after).ravel(), after.sum()
-    drawn = rng.multivariate_hypergeometric(pooled, n, RESAMPLES, "marginals")
-    shifted = np.concatenate([after.reshape(1, -1), drawn])
+    permuted = rng.multivariate_hypergeometric(pooled, n, RESAMPLES, "marginals")
+    shifted = np.concatenate([after.reshape(1, -1), permuted])
     ratio = (xlogy(shifted, shifted) + xlogy(pooled - shifted, pooled - shifted)).sum(1)
     return float((ratio >= ratio[0] - 1e-9).mean())
 
 
-def _resampled(counts: Any, rng: np.random.Generator) -> Tensor:
-    """Log joints, half a row added to each cell: of the counts, then of resamples."""
-    drawn = rng.multinomial(counts.sum(), counts.ravel() / counts.sum(), RESAMPLES)
-    filled = np.concatenate([counts[None], drawn.reshape(-1, *counts.shape)]) + 0.5
-    return torch.tensor(np.log(filled / filled.sum((1, 2), keepdims=True)))
+def _resampled(counts: Array, rng: np.random.Generator) -> Tensor:
+    """Log joints of the counts, then of resamples of their rows."""
+    again = rng.multinomial(counts.sum(), counts.ravel() / counts.sum(), RESAMPLES)
+    return smoothed(np.concatenate([counts[None], again.reshape(-1, *counts.shape)]))
