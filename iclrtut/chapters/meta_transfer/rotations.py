@@ -15,14 +15,13 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Generator, Tensor, nn
 from torch.optim import Adam, Optimizer, RMSprop
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler
 
 from iclrtut.chapters.meta_transfer import Settings, method
 from iclrtut.chapters.meta_transfer.encoder import log_likelihoods, nearest, rotate
 from iclrtut.claims import Measurements
 from iclrtut.metrics import share
 from iclrtut.run import Run
-from iclrtut.train import fit
+from iclrtut.train import Schedule, cosine, fit
 
 SPAN, KNOTS = 8.0, 8  # the curve: knots on -8 to 8, as high as they are wide
 SPREAD, FARTHEST = 2.0, 4.0  # A's deviation, and how far its mean moves
@@ -170,7 +169,7 @@ def _descend(
     model: nn.Module,
     data: Generator,
     name: str,
-    scheduler: LRScheduler | None = None,
+    schedule: Schedule | list[Schedule] | None = None,
 ) -> None:
     """Train a model on fresh data; `name` is of the checkpoint and the progress bar."""
     fit(
@@ -180,7 +179,7 @@ def _descend(
         state={"model": model, "data": data},
         folder=run.folder,
         name=name,
-        scheduler=scheduler,
+        schedule=schedule,
         every=run.settings.every,
     )
 
@@ -211,9 +210,6 @@ def train_encoder(run: Run, worlds: Worlds) -> Paths:
             {"params": [model.gamma], "lr": s.encoder_gamma_rate},
         ]
     )
-    falling = LambdaLR(
-        optimizer, [lambda t: (1 + math.cos(math.pi * t / E)) / 2, lambda t: 1.0]
-    )
     _descend(
         run,
         loss_at,
@@ -222,7 +218,7 @@ def train_encoder(run: Run, worlds: Worlds) -> Paths:
         model=model,
         data=data,
         name="encoder",
-        scheduler=falling,
+        schedule=[cosine(E), lambda t: 1.0],
     )
     return model.paths(worlds.turn)
 
@@ -450,9 +446,8 @@ def fit_networks(run: Run, worlds: Worlds, theta: Tensor, name: str) -> Tensor:
         return -log_p.mean(-1).sum() / W
 
     adam = Adam(model.parameters(), FIT_RATE)
-    falling = CosineAnnealingLR(adam, T)
     _descend(
-        run, loss_at, adam, T, model=model, data=data, name=name, scheduler=falling
+        run, loss_at, adam, T, model=model, data=data, name=name, schedule=cosine(T)
     )
     fitted: Tensor = model["weights"].detach()
     return fitted
