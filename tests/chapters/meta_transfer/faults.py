@@ -147,8 +147,8 @@ FAULTS = [
         "logits are shifted by their mean: sparse ones overflow",
     ),
     (
-        "rows, place = _copied(tables, at * N, here, N)",
-        "rows, place = _copied(tables, 0 * at, here, N)",
+        "rows, place = _copied_rows(tables, at * N, x_k, N)",
+        "rows, place = _copied_rows(tables, 0 * at, x_k, N)",
         "every run has the rows of the first",
     ),
     (
@@ -172,18 +172,18 @@ FAULTS = [
         "the marginal climbs",
     ),
     (
-        "step_r.mul_(-rate / M), accumulate=True)",
-        "step_r.mul_(-rate), accumulate=True)",
+        "step_q.mul_(-rate / M), accumulate=True)",
+        "step_q.mul_(-rate), accumulate=True)",
         "the rows' rate is not divided by the batch",
     ),
     (
-        "step_r.mul_(-rate / M), accumulate=True)",
-        "step_r.mul_(-rate / M) + rows[at])",
+        "step_q.mul_(-rate / M), accumulate=True)",
+        "step_q.mul_(-rate / M) + rows[at])",
         "a row twice in a batch takes one step",
     ),
     (
-        "log_p, came = picked - total.log(), p",
-        "log_p, came = picked, p",
+        "log_p, minus = picked - total.log(), p",
+        "log_p, minus = picked, p",
         "likelihoods are not normalised after a step",
     ),
     (
@@ -192,19 +192,19 @@ FAULTS = [
         "the marginal's gradient counts one example",
     ),
     (
-        ".scatter_add_(1, at, came)",
-        ".scatter_(1, at, came)",
+        ".scatter_add_(1, at, minus)",
+        ".scatter_(1, at, minus)",
         "the gradient at a seen index forgets its probability",
     ),
     (
         "        if last or t + 1 < T:\n"
         "            marginal = marginal - step.mul_(rate / M)\n"
-        "            rows.index_put_((at,), step_r.mul_(-rate / M), accumulate=True)\n",
+        "            rows.index_put_((at,), step_q.mul_(-rate / M), accumulate=True)\n",
         "        marginal = marginal - step.mul_(rate / M)\n"
-        "        rows.index_put_((at,), step_r.mul_(-rate / M), accumulate=True)\n"
-        "        seen, _ = _seen(marginal.clone(), x[:, t])\n"
-        "        seen_r, _ = _seen(rows.index_select(0, at), there)\n"
-        "        found[:, t] = seen.sum(1) + seen_r.view(K, M).sum(1)\n",
+        "        rows.index_put_((at,), step_q.mul_(-rate / M), accumulate=True)\n"
+        "        log_p, _ = _log_p_and_slope(marginal.clone(), x[:, t])\n"
+        "        log_q, _ = _log_p_and_slope(rows.index_select(0, at), y_t)\n"
+        "        total[:, t] = log_p.sum(1) + log_q.view(K, M).sum(1)\n",
         "the likelihood is taken after the step",
     ),
     (
@@ -213,8 +213,8 @@ FAULTS = [
         "adapting leaves out the last step",
     ),
     (
-        "seen, step = _seen(marginal.clone(), x[:, t])",
-        "seen, step = _seen(marginal, x[:, t])",
+        "log_p, step = _log_p_and_slope(marginal.clone(), x[:, t])",
+        "log_p, step = _log_p_and_slope(marginal, x[:, t])",
         "the marginal's logits are overwritten",
     ),
     (
@@ -254,8 +254,8 @@ FAULTS = [
         "the direction of the marginal's KL",
     ),
     (
-        "found += [marginal, kl(after, before) - marginal]",
-        "found += [kl(after, before) - marginal, marginal]",
+        "terms += [marginal, kl(after, before) - marginal]",
+        "terms += [kl(after, before) - marginal, marginal]",
         "marginal and conditional parts exchanged",
     ),
     (
@@ -294,33 +294,33 @@ FAULTS = [
         "population steps of the rows climb",
     ),
     (
-        "found.append(marginal.square().sum(-1) + rows.square().sum((-2, -1)))",
-        "found.append(marginal.square().sum(-1) + rows.square().sum((-2, -1)).sqrt())",
+        "gains.append(marginal.square().sum(-1) + rows.square().sum((-2, -1)))",
+        "gains.append(marginal.square().sum(-1) + rows.square().sum((-2, -1)).sqrt())",
         "the rows' gradient is not squared",
     ),
     (
-        "found = [kl(log_star, learner.log_joint())]",
-        "found = [0 * kl(log_star, learner.log_joint())]",
+        "path = [kl(log_star, learner.log_joint())]",
+        "path = [0 * kl(log_star, learner.log_joint())]",
         "the KL before the first step is lost",
     ),
     (
-        "x, y = a[:, done:now, None], b[:, done:now, None]",
-        "x, y = a[:, :now, None], b[:, :now, None]",
+        "x, y = a[:, start:end, None], b[:, start:end, None]",
+        "x, y = a[:, :end, None], b[:, :end, None]",
         "examples are seen again",
     ),
     (
-        "x, y = a[:, done:now, None], b[:, done:now, None]",
-        "x, y = a[:, None, done:now], b[:, None, done:now]",
+        "x, y = a[:, start:end, None], b[:, start:end, None]",
+        "x, y = a[:, None, start:end], b[:, None, start:end]",
         "single examples become one batch",
     ),
     (
-        "found.append(kl(log_star, backward.log_joint().mT) - ahead)",
-        "found.append(kl(log_star, backward.log_joint()) - ahead)",
-        "the gap reads B -> A sideways",
+        "paths[1].append(kl(log_star, backward.log_joint().mT))",
+        "paths[1].append(kl(log_star, backward.log_joint()))",
+        "the curve reads B -> A sideways",
     ),
     (
-        "found.append(kl(log_star, backward.log_joint().mT) - ahead)",
-        "found.append(ahead - kl(log_star, backward.log_joint().mT))",
+        "return self.backward - self.forward",
+        "return self.forward - self.backward",
         "the sign of the gap",
     ),
     # Gamma
@@ -396,25 +396,26 @@ FAULTS = [
         "swapped roles see examples unswapped",
     ),
     (
-        "for f in world))\n"
-        "        now = change(now, site, generator, rows=rows) if site",
-        "for f in (change(world, site, generator, rows=rows) if site else world)))\n"
-        "        now = now if site",
+        "changed = World(*(part.expand(episodes, *part.shape) for part in world))\n"
+        "    if site:\n"
+        "        changed = change(changed, site, generator, rows=rows)\n",
+        "changed = change(world, site, generator, rows=rows) if site else world\n"
+        "    changed = World(*(part.expand(episodes, *part.shape) for part in changed))\n",
         "episodes of a block share their change",
     ),
     (
-        "min(BLOCK, episodes - done)",
+        "min(size, episodes - start)",
         "BLOCK",
         "there are more episodes than asked for",
     ),
     (
-        "return follow(torch.cat(found), gamma_rate)",
-        "return follow(torch.cat(found), gamma_rate, rms=False)",
+        "return follow(torch.cat(results), gamma_rate)",
+        "return follow(torch.cat(results), gamma_rate, rms=False)",
         "gamma follows plain SGD",
     ),
     (
-        "change(now, site, generator, rows=rows) if site else now",
-        "change(now, site, generator) if site else now",
+        "changed = change(changed, site, generator, rows=rows)",
+        "changed = change(changed, site, generator)",
         "the concentration of new rows is lost",
     ),
     # Two columns
@@ -424,13 +425,13 @@ FAULTS = [
         "chance is taken for a shift",
     ),
     (
-        "gap = population(backward, star.mT, 1.0, STEPS)",
-        "gap = population(backward, star, 1.0, STEPS)",
+        "population(backward, log_star.mT, rate, steps)",
+        "population(backward, log_star, rate, steps)",
         "B -> A adapts to the table sideways",
     ),
     (
-        "lead = gap[1:].mean(0).numpy()",
-        "lead = gap.mean(0).numpy()",
+        ".gap[1:].mean(0).numpy()",
+        ".gap.mean(0).numpy()",
         "the start is taken for one of the 20 steps",
     ),
     (
@@ -469,13 +470,13 @@ FAULTS = [
         "the words name the effect as the cause",
     ),
     (
-        "bad = int((~np.isfinite(found)).any(1).sum())",
-        "bad = int(np.isnan(found).any(1).sum())",
+        "bad = int((~np.isfinite(rows)).any(1).sum())",
+        "bad = int(np.isnan(rows).any(1).sum())",
         "infinity is let through",
     ),
     (
-        "if len(found) < LEAST:",
-        "if len(found) <= LEAST:",
+        "if len(rows) < LEAST_ROWS:",
+        "if len(rows) <= LEAST_ROWS:",
         "thirty rows are too few",
     ),
     (
@@ -484,7 +485,7 @@ FAULTS = [
         "a column that varies after the change only is let through",
     ),
     (
-        "if n < FILL * high * wide:",
+        "if n < ROWS_A_CELL * high * wide:",
         "if n < high * wide:",
         "a row for each cell is enough",
     ),
@@ -519,8 +520,8 @@ FAULTS = [
         "the test sees one part",
     ),
     (
-        "np.concatenate([counts[None], drawn.reshape(-1, *counts.shape)]) + 0.5",
-        "np.concatenate([counts[None], drawn.reshape(-1, *counts.shape)]) + 1.0",
+        "cells = counts + 0.5",
+        "cells = counts + 1.0",
         "a whole row is added to each cell",
     ),
     (
