@@ -29,7 +29,6 @@ from typing import NamedTuple
 import _timing
 import numpy as np
 import torch
-from _timing import in_turn
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -44,6 +43,7 @@ from iclrtut.chapters.meta_transfer.method import (
     log_likelihoods,
     sample,
 )
+from iclrtut.timing import alternate, seconds
 
 RATE, ROUNDS = 0.1, 5
 # What glibc has to be told to give freed memory back, so that a peak is seen.
@@ -63,7 +63,7 @@ class Size(NamedTuple):
     episodes: int = 8
 
 
-class Drawn(NamedTuple):
+class Call(NamedTuple):
     """A call's joint and its batches, after the cause changed; [E, R, T, M]."""
 
     log_joint: Tensor
@@ -71,27 +71,27 @@ class Drawn(NamedTuple):
     b: Tensor
 
 
-def made(size: Size) -> Drawn:
+def prepared(size: Size) -> Call:
     """Worlds, changed once, and the draws of all episodes."""
     g = torch.Generator().manual_seed(0)
     world = draw(size.runs, size.N, g)
     star = change(world, "cause", g)
     star = World(*(part.expand(size.episodes, *part.shape) for part in star))
-    return Drawn(world.log_joint(), *sample(star, size.steps, size.batch, g))
+    return Call(world.log_joint(), *sample(star, size.steps, size.batch, g))
 
 
-def module(drawn: Drawn) -> Tensor:
+def module(call: Call) -> Tensor:
     """Delta by the chapter's module, [E, R]."""
-    return deltas(*drawn, RATE)
+    return deltas(*call, RATE)
 
 
-def told(drawn: Drawn) -> Tensor:
+def separate(call: Call) -> Tensor:
     """Its log-likelihoods, [2, E, R, T]."""
-    forward, backward = both(drawn.log_joint)
+    forward, backward = both(call.log_joint)
     return torch.stack(
         [
-            log_likelihoods(forward, drawn.a, drawn.b, RATE),
-            log_likelihoods(backward, drawn.b, drawn.a, RATE),
+            log_likelihoods(forward, call.a, call.b, RATE),
+            log_likelihoods(backward, call.b, call.a, RATE),
         ]
     )
 
@@ -103,39 +103,39 @@ def adapted(marginal: Tensor, rows: Tensor, x: Tensor, y: Tensor) -> list[float]
     """(4) of one learner: the log-likelihood of each batch before the step on it."""
     marginal = marginal.clone().requires_grad_()
     rows = rows.clone().requires_grad_()
-    found = []
+    results = []
     for t in range(len(x)):
         nll = F.cross_entropy(marginal.expand(len(x[t]), -1), x[t], reduction="sum")
         nll = nll + F.cross_entropy(rows[x[t]], y[t], reduction="sum")
-        found.append(-nll.item())
+        results.append(-nll.item())
         if t + 1 < len(x):
             slopes = torch.autograd.grad(nll / len(x[t]), (marginal, rows))
             with torch.no_grad():
                 marginal -= RATE * slopes[0]
                 rows -= RATE * slopes[1]
-    return found
+    return results
 
 
-def transcription(drawn: Drawn) -> Tensor:
+def transcription(call: Call) -> Tensor:
     """Log-likelihoods of both learners, [2, E, R, T]: run by run."""
-    E, R, T, _ = drawn.a.shape
-    found = torch.empty(2, E, R, T, dtype=torch.float64)
-    for r, log_joint in enumerate(drawn.log_joint):
+    E, R, T, _ = call.a.shape
+    results = torch.empty(2, E, R, T, dtype=torch.float64)
+    for r, log_joint in enumerate(call.log_joint):
         for i, (log_p, x, y) in enumerate(
-            [(log_joint, drawn.a, drawn.b), (log_joint.T, drawn.b, drawn.a)]
+            [(log_joint, call.a, call.b), (log_joint.T, call.b, call.a)]
         ):
             marginal = log_p.logsumexp(1)
             rows = log_p - marginal[:, None]
             for e in range(E):
-                found[i, e, r] = torch.tensor(
+                results[i, e, r] = torch.tensor(
                     adapted(marginal, rows, x[e, r], y[e, r]), dtype=torch.float64
                 )
-    return found
+    return results
 
 
 def stepped(marginal: Array, rows: Array, x: Array, y: Array) -> list[float]:
     """The same in NumPy: softmax minus one-hot."""
-    marginal, rows, found, each = (
+    marginal, rows, results, each = (
         marginal.copy(),
         rows.copy(),
         [],
@@ -146,7 +146,7 @@ def stepped(marginal: Array, rows: Array, x: Array, y: Array) -> list[float]:
         p, q = np.exp(marginal), np.exp(rows[a])
         p_sum, q_sum = p.sum(), q.sum(1)
         picked = marginal[a].sum() + rows[a, b].sum()
-        found.append(picked - M * np.log(p_sum) - np.log(q_sum).sum())
+        results.append(picked - M * np.log(p_sum) - np.log(q_sum).sum())
         if t + 1 < len(x):
             p *= -M / p_sum
             np.add.at(p, a, 1)
@@ -154,14 +154,14 @@ def stepped(marginal: Array, rows: Array, x: Array, y: Array) -> list[float]:
             q[each, b] += 1
             marginal += RATE / M * p
             np.add.at(rows, a, RATE / M * q)
-    return found
+    return results
 
 
-def by_hand(drawn: Drawn) -> Tensor:
+def by_hand(call: Call) -> Tensor:
     """Log-likelihoods of both learners, [2, E, R, T]: run by run, NumPy."""
-    log_joint, a, b = (v.numpy() for v in drawn)
+    log_joint, a, b = (v.numpy() for v in call)
     E, R, T, _ = a.shape
-    found = np.empty((2, E, R, T))
+    results = np.empty((2, E, R, T))
     for r in range(R):
         for i, (log_p, x, y) in enumerate(
             [(log_joint[r], a, b), (log_joint[r].T, b, a)]
@@ -169,19 +169,19 @@ def by_hand(drawn: Drawn) -> Tensor:
             marginal = np.log(np.exp(log_p).sum(1))
             rows = log_p - marginal[:, None]
             for e in range(E):
-                found[i, e, r] = stepped(marginal, rows, x[e, r], y[e, r])
-    return torch.from_numpy(found)
+                results[i, e, r] = stepped(marginal, rows, x[e, r], y[e, r])
+    return torch.from_numpy(results)
 
 
 def agree(size: Size) -> float:
     """The largest difference between two routes' log-likelihoods; at most 1e-12."""
-    drawn = made(size)
-    found = told(drawn)
+    call = prepared(size)
+    results = separate(call)
     worst = max(
-        (found - other(drawn)).abs().max().item() for other in (transcription, by_hand)
+        (results - other(call)).abs().max().item() for other in (transcription, by_hand)
     )
-    ahead = found.sum(-1)
-    apart = (module(drawn) - (ahead[0] - ahead[1])).abs().max().item()
+    ahead = results.sum(-1)
+    apart = (module(call) - (ahead[0] - ahead[1])).abs().max().item()
     assert max(worst, apart) <= 1e-12, f"{size}: the routes differ by {worst:.1e}"
     return worst
 
@@ -233,17 +233,19 @@ def alone(size: Size) -> dict[str, Callable[[], object]]:
 def memory(size: Size) -> float:
     """MiB that a call takes at its peak, in a fresh process."""
     words = [sys.executable, __file__, "--memory", *map(str, size)]
-    told = os.environ | {name: "65536" for name in RETURNED}
-    done = subprocess.run(words, check=True, capture_output=True, text=True, env=told)
+    environment = os.environ | {name: "65536" for name in RETURNED}
+    done = subprocess.run(
+        words, check=True, capture_output=True, text=True, env=environment
+    )
     return float(done.stdout)
 
 
 def grown(size: Size) -> float:
     """MiB by which a call raises this process's memory, sampled all the while."""
     torch.set_num_threads(1)
-    module(made(Size(runs=1, episodes=1)))  # what the first call of all loads
-    drawn = made(size)
-    return _timing.grown(lambda: module(drawn))
+    module(prepared(Size(runs=1, episodes=1)))  # what the first call of all loads
+    call = prepared(size)
+    return _timing.grown(lambda: module(call))
 
 
 def logits(size: Size) -> float:
@@ -259,14 +261,14 @@ def middle(over: list[float], under: list[float]) -> float:
 def routes(size: Size) -> dict[str, dict[str, float]]:
     """All routes at one size."""
     peak = memory(size)
-    drawn = made(size)
+    call = prepared(size)
     calls: dict[str, Callable[[], object]] = {
-        "the chapter's deltas": lambda: module(drawn),
-        TRANSCRIPTION: lambda: transcription(drawn),
-        BY_HAND: lambda: by_hand(drawn),
+        "the chapter's deltas": lambda: module(call),
+        TRANSCRIPTION: lambda: transcription(call),
+        BY_HAND: lambda: by_hand(call),
         **alone(size),
     }
-    times = in_turn(calls, ROUNDS)
+    times = alternate(calls, ROUNDS)
     rows = {
         name: {
             "ms_an_episode": 1000 * statistics.median(spent) / size.episodes,
@@ -283,8 +285,8 @@ def growth(sizes: dict[str, Size]) -> dict[str, dict[str, float]]:
     """One table: how time and memory grow. The loops run one episode."""
     rows = {}
     for name, size in sizes.items():
-        many, one = made(size), made(size._replace(episodes=1))
-        times = in_turn(
+        many, one = prepared(size), prepared(size._replace(episodes=1))
+        times = alternate(
             {
                 "many": lambda many=many: module(many),
                 "one": lambda one=one: module(one),
@@ -314,7 +316,7 @@ def paths() -> dict[str, dict[str, float]]:
     for N, runs in ((10, 256), (100, 64)):
         g = torch.Generator().manual_seed(0)
         world = draw(runs, N, g)
-        spent = _timing.seconds(lambda world=world, g=g: discover(world, g))
+        spent = seconds(lambda world=world, g=g: discover(world, g))
         rows[f"{runs} runs, N = {N}"] = {
             "seconds": spent,
             "us_a_run_and_episode": 1e6 * spent / runs / 500,

@@ -400,7 +400,7 @@ FAULTS = [
         "    if site:\n"
         "        changed = change(changed, site, generator, rows=rows)\n",
         "changed = change(world, site, generator, rows=rows) if site else world\n"
-        "    changed = World(*(part.expand(episodes, *part.shape) for part in changed))\n",
+        "    changed = World(*(p.expand(episodes, *p.shape) for p in changed))\n",
         "episodes of a block share their change",
     ),
     (
