@@ -1,13 +1,15 @@
 """Interactive figures that work on a page without a server, a network or a kernel.
 
 `frames` is a slider over pictures drawn beforehand. `widget` runs a chapter's own
-script in the page, on a payload that may hold a small network from `export`.
+script in the page, on a payload that may hold a small network from `export`;
+`run_script` runs any other.
 """
 
 import base64
 import hashlib
 import html
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 FRAME_BYTES = 50_000
 _MEANINGS = ("DATA", "MODEL", "BASELINE", "EXACT", "FAILURE")
 _COLOURS = ";".join(f"--{name.lower()}:{getattr(figures, name)}" for name in _MEANINGS)
+_USES = re.compile(r"^// uses (\w+\.js)$", re.MULTILINE)
 _NOSCRIPT = (
     "<noscript><p>This figure moves when scripts are switched on in the browser.</p>"
     "</noscript>"
@@ -81,11 +84,9 @@ def frames(
 def widget(slug: str, payload: Mapping[str, Any], *, alt: str, caption: str) -> None:
     """Display a chapter's interactive figure: its script, run on the payload.
 
-    The script is `iclrtut/chapters/<slug>/widget.js`; it finds the element to fill as
-    `root`, the payload as `payload` and the helpers of `iclrtut/play.js`.
-
     Args:
-        slug: the chapter.
+        slug: the chapter; the script is `iclrtut/chapters/<slug>/widget.js`, written
+            as for `run_script`.
         payload: JSON-able; `mode` picks a figure where a chapter has several.
         alt: what the figure shows and lets the reader do.
         caption: what to see in it.
@@ -94,21 +95,42 @@ def widget(slug: str, payload: Mapping[str, Any], *, alt: str, caption: str) -> 
         BadRequest: the chapter has no script, the payload is not JSON-able, or alt or
             caption is empty.
     """
-    _require(alt=alt, caption=caption)
-    try:
-        data = json.dumps(payload, allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError) as error:
-        raise BadRequest(f"The payload cannot be written as JSON: {error}.") from error
     try:
         script = _read(f"chapters/{slug}/widget.js")
     except OSError as error:
         raise BadRequest(
             f"There is no iclrtut/chapters/{slug}/widget.js to run."
         ) from error
+    run_script(script, payload, alt=alt, caption=caption)
+
+
+def run_script(
+    script: str, payload: Mapping[str, Any], *, alt: str, caption: str
+) -> None:
+    """Display a figure that a script fills in the page.
+
+    The script finds the element to fill as `root`, the payload as `payload`, and the
+    helpers of `iclrtut/play.js`. Its line `// uses audio.js` puts `iclrtut/audio.js`
+    before it.
+
+    Args:
+        script: JavaScript.
+        payload: JSON-able.
+        alt: what the figure shows and lets the reader do.
+        caption: what to see in it.
+
+    Raises:
+        BadRequest: the payload is not JSON-able, or alt or caption is empty.
+    """
+    _require(alt=alt, caption=caption)
+    try:
+        data = json.dumps(payload, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise BadRequest(f"The payload cannot be written as JSON: {error}.") from error
     data = data.replace("<", "\\u003c")
-    script = f"{_read('play.js')}\nconst payload = {data};\n{script}"
+    shared = "\n".join(map(_read, ["play.js", *_USES.findall(script)]))
     body = f'<div class="play" role="group" aria-label="{html.escape(alt)}"></div>'
-    _display(body, script, alt, caption)
+    _display(body, f"{shared}\nconst payload = {data};\n{script}", alt, caption)
 
 
 def export(model: "nn.Module") -> dict[str, Any]:

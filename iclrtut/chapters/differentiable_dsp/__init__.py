@@ -33,6 +33,11 @@ class Settings(NamedTuple):
     room: int = 48_000  # samples of the learned reverb
     every: int = 50  # steps between checkpoints
 
+    @property
+    def hop(self) -> int:
+        """Samples between two control frames."""
+        return self.fs // self.rate
+
 
 def _small_data_claims() -> tuple[Claim, ...]:
     names = {"plain": "a waveform decoder", "filter": "a source-filter decoder"}

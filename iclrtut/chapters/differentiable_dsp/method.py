@@ -14,7 +14,7 @@ controls change T times in it, once every hop = N / T samples. A note of your ow
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import tee
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +22,11 @@ from scipy import fft, signal
 from torch import Tensor
 from torch.nn import functional as F
 
+from iclrtut.audio import a_weighting
 from iclrtut.errors import BadRequest
+
+Array = np.ndarray[Any, Any]
+Values = TypeVar("Values", Tensor, Array)
 
 SIZES = (2048, 1024, 512, 256, 128, 64)
 FLOOR = -80.0  # dB, of loudness
@@ -30,7 +34,7 @@ WINDOW = 512  # samples, of loudness
 BLOCK = 64  # frames that `stream` works on at once
 
 
-# Checks of what comes in
+# Checks of arguments
 
 
 def _real(x: Tensor, what: str) -> Tensor:
@@ -42,8 +46,8 @@ def _real(x: Tensor, what: str) -> Tensor:
     return x
 
 
-def _pitch(f0: Any) -> Any:
-    """f0 as it is, a tensor or an array, once every value is a positive number."""
+def _pitch(f0: Values) -> Values:
+    """f0 as it is, once every value is a positive number."""
     good = (f0 > 0) & (f0 < math.inf)
     if not good.all():
         flat = good.reshape(-1)
@@ -56,7 +60,7 @@ def _pitch(f0: Any) -> Any:
 
 
 def _fitting(f0: Tensor, x: Tensor, what: str) -> None:
-    """Refuse what does not belong to the frames of f0."""
+    """Refuse values that do not belong to the frames of f0."""
     if f0.shape != _real(x, what).shape[:-1]:
         raise BadRequest(
             f"f0 has the shape {list(f0.shape)} and {what} {list(x.shape)}: give both "
@@ -143,8 +147,8 @@ def upsample(frames: Tensor, hop: int) -> Tensor:
         [..., T * hop, C]: frame j at sample j * hop, the last one held.
     """
     w = _rise(hop, _real(frames, "frames"))[:, None]
-    here, there = frames[..., None, :], _next(frames, -2)[..., None, :]
-    return (here * (1 - w) + there * w).flatten(-3, -2)
+    current, following = frames[..., None, :], _next(frames, -2)[..., None, :]
+    return (current * (1 - w) + following * w).flatten(-3, -2)
 
 
 def interpolate(f0: Tensor, hop: int) -> Tensor:
@@ -181,9 +185,40 @@ def harmonic_bank(f0: Tensor, amplitudes: Tensor, hop: int, fs: int = 16_000) ->
     waves = torch.sin(angle * k) * (pitch * k < fs / 2)  # [..., T, hop, K]
     # (3) is linear: one product for each end of the span, then the windows.
     ends = torch.stack([amplitudes, _next(amplitudes, -2)], -1)  # [..., T, K, 2]
-    here, there = (waves.to(ends.dtype) @ ends).unbind(-1)
+    current, following = (waves.to(ends.dtype) @ ends).unbind(-1)
     w = _rise(hop, amplitudes)
-    return (here * (1 - w) + there * w).flatten(-2)
+    return (current * (1 - w) + following * w).flatten(-2)
+
+
+def steady_tones(f0: Tensor, amplitudes: Tensor, N: int, fs: int = 16_000) -> Tensor:
+    """Tones of constant pitch, (1) and (1a), quickly, with gradients for f0.
+
+    Equal to `harmonic_bank` at constant f0. There phi(64 b + r) is 2 pi f0 / fs times
+    64 b + (r + 1), and the addition theorem makes of it a product of matrices, with one
+    sine for every b and every r.
+
+    Args:
+        f0: Hz, [S].
+        amplitudes: A_k of all tones, [K].
+        N: samples, a multiple of 64.
+
+    Returns:
+        Sound [S, N], float32; a harmonic at fs / 2 or above is silent.
+
+    Raises:
+        BadRequest: f0 is not positive somewhere, the dtypes are not float, or N is no
+            multiple of 64.
+    """
+    if N < 64 or N % 64:
+        raise BadRequest(f"{N} samples were asked for: ask for a multiple of 64.")
+    k = torch.arange(1, len(_real(amplitudes, "amplitudes")) + 1, device=f0.device)
+    turn = (2 * math.pi / fs) * _pitch(_real(f0, "pitches")).double()[:, None, None] * k
+    audible = amplitudes.double() * (f0[:, None, None] * k < fs / 2)
+    block = torch.arange(0, N, 64, device=f0.device)[:, None] * turn  # [S, N / 64, K]
+    within = torch.arange(1, 65, device=f0.device)[:, None] * turn  # [S, 64, K]
+    one = (block.sin() * audible) @ within.cos().mT
+    two = (block.cos() * audible) @ within.sin().mT
+    return (one + two).flatten(1).float()
 
 
 # Noise
@@ -194,22 +229,25 @@ def white(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     return 2 * torch.rand(*shape, generator=generator, device=generator.device) - 1
 
 
-def impulse_response(H: Tensor, window: bool = True) -> Tensor:
+def impulse_response(H: Tensor) -> Tensor:
     """A filter from the magnitudes of its response, by frequency sampling, (5).
+
+    The periodic Hann window smooths the response over one band, (5a).
 
     Args:
         H: magnitudes at B even steps from 0 to fs / 2, [..., B], B at least 2.
-        window: whether the periodic Hann window smooths the response.
 
     Returns:
         Taps [..., n], n = 2 (B - 1), symmetric about n / 2.
+
+    Raises:
+        BadRequest: the magnitudes are not float, or of one band.
     """
     if _real(H, "magnitudes").shape[-1] < 2:
         raise BadRequest(f"{H.shape[-1]} band makes no filter: give two or more.")
     n = 2 * (H.shape[-1] - 1)
     taps: Tensor = torch.fft.irfft(H, n).roll(n // 2, -1)
-    hann = torch.hann_window(n, dtype=H.dtype, device=H.device)
-    return taps * hann if window else taps
+    return taps * torch.hann_window(n, dtype=H.dtype, device=H.device)
 
 
 def filter_noise(noise: Tensor, H: Tensor) -> Tensor:
@@ -228,16 +266,16 @@ def filter_noise(noise: Tensor, H: Tensor) -> Tensor:
     taps = impulse_response(H)
     hop = _frames(_real(noise, "noise").shape[-1], (1, *taps.shape)[-2])
     n = taps.shape[-1]
-    parts = _parts(hop, n)
-    spectrum = torch.fft.rfft(_by_frame(noise, hop), parts * hop)
-    spectrum = spectrum * torch.fft.rfft(taps, parts * hop)
-    pieces = _by_frame(torch.fft.irfft(spectrum, parts * hop), hop)
-    shifted = [F.pad(pieces[..., i, :], (0, 0, i, parts - 1 - i)) for i in range(parts)]
+    spans = _spans(hop, n)
+    spectrum = torch.fft.rfft(_by_frame(noise, hop), spans * hop)
+    spectrum = spectrum * torch.fft.rfft(taps, spans * hop)
+    pieces = _by_frame(torch.fft.irfft(spectrum, spans * hop), hop)
+    shifted = [F.pad(pieces[..., i, :], (0, 0, i, spans - 1 - i)) for i in range(spans)]
     whole = torch.stack(shifted).sum(0).flatten(-2)
     return whole[..., n // 2 : n // 2 + noise.shape[-1]]
 
 
-def _parts(hop: int, n: int) -> int:
+def _spans(hop: int, n: int) -> int:
     """How many hops the hop + n - 1 samples of a filtered frame reach over."""
     return -(-(hop + n - 1) // hop)
 
@@ -259,11 +297,11 @@ def reverb(x: Tensor, response: Tensor) -> Tensor:
     return wet[..., :N]
 
 
-# Both together
+# The synthesiser
 
 
-class Controls(NamedTuple):
-    """What a synthesiser is told, by frame; tensors, or arrays for `stream`.
+class Controls(NamedTuple, Generic[Values]):
+    """The controls of a synthesiser, by frame; tensors, or arrays for `stream`.
 
     Attributes:
         f0: Hz, [..., T], positive.
@@ -272,13 +310,15 @@ class Controls(NamedTuple):
         noise: magnitudes of the noise filter, [..., T, B].
     """
 
-    f0: Any
-    amplitude: Any
-    distribution: Any
-    noise: Any
+    f0: Values
+    amplitude: Values
+    distribution: Values
+    noise: Values
 
 
-def synthesise(controls: Controls, noise: Tensor, hop: int, fs: int = 16_000) -> Tensor:
+def synthesise(
+    controls: Controls[Tensor], noise: Tensor, hop: int, fs: int = 16_000
+) -> Tensor:
     """Harmonics and filtered noise, (1) to (7).
 
     Args:
@@ -303,19 +343,21 @@ def synthesise(controls: Controls, noise: Tensor, hop: int, fs: int = 16_000) ->
 
 
 def stream(
-    blocks: Iterable[Controls],
+    blocks: Iterable[Controls[Array]],
     rng: np.random.Generator,
     hop: int = 64,
     fs: int = 16_000,
-) -> Iterator[np.ndarray[Any, Any]]:
+) -> Iterator[Array]:
     """`synthesise` without gradients, piece by piece: any length in flat memory.
 
     The phase is kept in turns, in double precision, wrapped after every BLOCK frames:
-    after N samples it is off by at most N (2.5 + turns in a block) 2^-53 turns.
+    after N samples it is off by at most N (2.5 + turns in a block) 2^-53 turns, (14).
 
     Args:
         blocks: controls as arrays, any number of frames in each block.
         rng: draws the noise, uniform in [-1, 1).
+        hop: samples by frame.
+        fs: samples a second.
 
     Yields:
         float32 [any length]; all together hop for each frame.
@@ -323,17 +365,19 @@ def stream(
     Raises:
         BadRequest: f0 is not positive somewhere, or the shapes of a block do not fit.
     """
-    first, second = tee(_cut(blocks))
-    both = zip(_tones(first, hop, fs), _hisses(second, rng, hop), strict=True)
-    tone = hiss = np.zeros(0, np.float32)
-    for more_tone, more_hiss in both:
-        tone, hiss = np.append(tone, more_tone), np.append(hiss, more_hiss)
-        ready = min(len(tone), len(hiss))
-        yield tone[:ready] + hiss[:ready]
-        tone, hiss = tone[ready:], hiss[ready:]
+    first, second = tee(_short_blocks(blocks))
+    pairs = zip(
+        _stream_sines(first, hop, fs), _stream_noise(second, hop, rng), strict=True
+    )
+    sines = noise = np.zeros(0, np.float32)
+    for more_sines, more_noise in pairs:
+        sines, noise = np.append(sines, more_sines), np.append(noise, more_noise)
+        ready = min(len(sines), len(noise))
+        yield sines[:ready] + noise[:ready]
+        sines, noise = sines[ready:], noise[ready:]
 
 
-def _cut(blocks: Iterable[Controls]) -> Iterator[Controls]:
+def _short_blocks(blocks: Iterable[Controls[Array]]) -> Iterator[Controls[Array]]:
     """The same controls, checked, at most BLOCK frames at a time."""
     sizes: list[tuple[int, ...]] = []
     for block in blocks:
@@ -352,9 +396,9 @@ def _cut(blocks: Iterable[Controls]) -> Iterator[Controls]:
             yield Controls(*(part[at : at + BLOCK] for part in block))
 
 
-def _tones(
-    blocks: Iterable[Controls], hop: int, fs: int
-) -> Iterator[np.ndarray[Any, Any]]:
+def _stream_sines(
+    blocks: Iterable[Controls[Array]], hop: int, fs: int
+) -> Iterator[Array]:
     """Harmonics up to the last frame of each block, and after all the held frame."""
     f0, amplitudes, turns = np.zeros(0), np.zeros((0, 0)), 0.0
     for block in blocks:
@@ -368,22 +412,18 @@ def _tones(
 
 
 def _clenshaw(
-    f0: np.ndarray[Any, Any],
-    amplitudes: np.ndarray[Any, Any],
-    turns: float,
-    hop: int,
-    fs: int,
-) -> tuple[np.ndarray[Any, Any], float]:
-    """Harmonics between J + 1 frames, [J * hop], and the turns made by then.
+    f0: Array, amplitudes: Array, turns: float, hop: int, fs: int
+) -> tuple[Array, float]:
+    """Harmonics between J + 1 frames, [J * hop], and the phase in turns at their end.
 
-    sum_k A_k sin(k phi) = b_1 sin(phi), where b_k = A_k + 2 cos(phi) b_{k+1} - b_{k+2}:
-    one sine and one cosine a sample, for any number of harmonics.
+    sum_k A_k sin(k phi) = b_1 sin(phi), where b_k = A_k + 2 cos(phi) b_{k+1} - b_{k+2},
+    (13): one sine and one cosine a sample, for any number of harmonics.
     """
     spans = len(f0) - 1
     along = np.arange(hop) / hop
     pitch = f0[:-1, None] + np.diff(f0)[:, None] * along
-    made = turns + np.cumsum(pitch / fs)
-    angle = 2 * np.pi * made.reshape(pitch.shape)
+    phase = turns + np.cumsum(pitch / fs)
+    angle = 2 * np.pi * phase.reshape(pitch.shape)
     twice, rise = 2 * np.cos(angle), np.sin(np.pi / 2 * along) ** 2
     windows = np.stack([1 - rise, rise])
     ends = np.stack([amplitudes[:-1].T, amplitudes[1:].T], 2).astype(np.float64)
@@ -401,38 +441,38 @@ def _clenshaw(
         before += scratch
         b, before = before, b
     sound = (b * np.sin(angle)).ravel().astype(np.float32)
-    return sound, float(made[-1] % 1 if spans else turns)
+    return sound, float(phase[-1] % 1 if spans else turns)
 
 
-def _hisses(
-    blocks: Iterable[Controls], rng: np.random.Generator, hop: int
-) -> Iterator[np.ndarray[Any, Any]]:
+def _stream_noise(
+    blocks: Iterable[Controls[Array]], hop: int, rng: np.random.Generator
+) -> Iterator[Array]:
     """Filtered noise as far as each block decides it, and after all the rest."""
-    tail, late, n = np.zeros((0, hop), np.float32), -1, 0
+    tail, crop, n = np.zeros((0, hop), np.float32), -1, 0
     for block in blocks:
         H = block.noise.astype(np.float32)
         if not n:
             n = 2 * (H.shape[1] - 1)
             window = signal.get_window("hann", n).astype(np.float32)
-        parts = _parts(hop, n)
+        spans = _spans(hop, n)
         taps = np.roll(fft.irfft(H, n), n // 2, 1) * window
         noise = 2 * rng.random((len(H), hop), dtype=np.float32) - 1
-        size = parts * hop
+        size = spans * hop
         pieces = fft.irfft(fft.rfft(noise, size) * fft.rfft(taps, size), size)
-        pieces = pieces.reshape(len(H), parts, hop)
-        whole = np.zeros((len(H) + parts - 1, hop), np.float32)
+        pieces = pieces.reshape(len(H), spans, hop)
+        whole = np.zeros((len(H) + spans - 1, hop), np.float32)
         whole[: len(tail)] = tail
-        for i in range(parts):
+        for i in range(spans):
             whole[i : i + len(H)] += pieces[:, i]
-        tail, done = whole[len(H) :], whole[: len(H)].ravel()
-        late = n // 2 if late < 0 else late
-        yield done[late:]
-        late = max(0, late - len(done))
+        tail, ready = whole[len(H) :], whole[: len(H)].ravel()
+        crop = n // 2 if crop < 0 else crop
+        yield ready[crop:]
+        crop = max(0, crop - len(ready))
     if n:
-        yield tail.ravel()[late : n // 2]
+        yield tail.ravel()[crop : n // 2]
 
 
-# Listening
+# What the loss and the ear hear
 
 
 def spectral_loss(
@@ -483,18 +523,6 @@ def _magnitudes(x: Tensor, size: int) -> Tensor:
     return magnitudes
 
 
-def a_weighting(f: Tensor) -> Tensor:
-    """How much quieter a pure tone sounds than it is, (10), in dB.
-
-    Args:
-        f: Hz, any shape; minus infinity at 0 Hz.
-    """
-    s = _real(f, "frequencies").square()
-    R = 12194.217**2 * s.square() / (s + 20.598997**2) / (s + 12194.217**2)
-    R = R / ((s + 107.65265**2) * (s + 737.86223**2)).sqrt()
-    return 20 * R.log10() + 2.00
-
-
 def loudness(x: Tensor, fs: int = 16_000, rate: int = 250) -> Tensor:
     """A-weighted power by frame, in dB, never below -80, (10).
 
@@ -523,48 +551,3 @@ def loudness(x: Tensor, fs: int = 16_000, rate: int = 250) -> Tensor:
     f = torch.linspace(0, fs / 2, WINDOW // 2 + 1, dtype=x.dtype, device=x.device)
     mean: Tensor = (power * 10 ** (a_weighting(f) / 10)).mean(-1)
     return 10 * mean.clamp_min(10 ** (FLOOR / 10)).log10()
-
-
-def mono(samples: Any, rate: int, fs: int = 16_000) -> Tensor:
-    """A recording as this chapter takes it: one channel, float32, fs a second.
-
-    Args:
-        samples: an array [N], or with channels [N, C] or [C, N], C at most 8; floats
-            are taken as they are, integers are scaled to [-1, 1).
-        rate: its samples a second.
-
-    Returns:
-        [N * fs / rate], rounded up.
-
-    Raises:
-        BadRequest: no such array, nothing in it, NaN in it, or no such rate.
-    """
-    x = np.asarray(samples)
-    if x.ndim == 2 and 0 < min(x.shape) <= 8:
-        return mono(_scaled(x).mean(int(np.argmin(x.shape))), rate, fs)
-    if x.ndim != 1 or not x.size:
-        raise BadRequest(
-            f"samples have the shape {x.shape}: give [N] or [N, channels]."
-        )
-    if not (1 <= rate < math.inf and rate == int(rate)):
-        raise BadRequest(f"rate is {rate}: give a whole number of samples a second.")
-    x = _scaled(x)
-    if not np.isfinite(x).all():
-        raise BadRequest("samples hold NaN or infinity: look where they come from.")
-    shared = math.gcd(int(rate), fs)
-    if rate != fs:
-        x = signal.resample_poly(x, fs // shared, int(rate) // shared)
-    return torch.tensor(x, dtype=torch.float32)
-
-
-def _scaled(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Samples as float64, integers scaled to [-1, 1)."""
-    if x.dtype.kind == "f":
-        return x.astype(np.float64)
-    if x.dtype.kind not in "iu" or x.dtype.itemsize > 4:
-        raise BadRequest(
-            f"samples are {x.dtype}: give floats, or 8 to 32-bit integers."
-        )
-    half = 2.0 ** (8 * x.dtype.itemsize - 1)
-    scaled: np.ndarray[Any, Any] = (x - half * (x.dtype.kind == "u")) / half
-    return scaled

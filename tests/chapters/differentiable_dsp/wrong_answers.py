@@ -2,8 +2,8 @@
 
 _TURNS = """
 def turns_of(f0, fs):
-    made = {made}
-    return made % 1
+    turns = {turns}
+    return turns % 1
 """
 _FITTING = """
 def fitting(w, f0, h, fs):
@@ -32,13 +32,13 @@ def best_scale(X, Y):
 WRONG = {
     1: [
         # Added up in float32.
-        _TURNS.format(made="np.cumsum(f0 / fs)"),
+        _TURNS.format(turns="np.cumsum(f0 / fs)"),
         # The present pitch, times all of the past.
-        _TURNS.format(made="f0.astype(float) * np.arange(1, len(f0) + 1) / fs"),
+        _TURNS.format(turns="f0.astype(float) * np.arange(1, len(f0) + 1) / fs"),
         # n in place of n + 1.
-        _TURNS.format(made="np.cumsum(f0.astype(float) / fs) - f0[0] / fs"),
+        _TURNS.format(turns="np.cumsum(f0.astype(float) / fs) - f0[0] / fs"),
         # Radians.
-        _TURNS.format(made="2 * np.pi * np.cumsum(f0.astype(float)) / fs"),
+        _TURNS.format(turns="2 * np.pi * np.cumsum(f0.astype(float)) / fs"),
     ],
     2: [
         # Removed in the frames only.
