@@ -146,7 +146,8 @@ function picture(x, analysis, { fs, scale, top, label }) {
       + frequencies.map((kHz) => `M${left},${pitch(kHz)}h-5`).join("") }),
     ...[scale, -scale].map((v) => text(left - 7, level(v) + (v > 0 ? 10 : 0), "end", number(v))),
     text(left - 7, pitch(0.75 * nyquist) + 4, "end", "kHz"),
-    ...frequencies.map((kHz) => text(left - 7, pitch(kHz) + 4, "end", number(kHz))),
+    ...frequencies.map((kHz) =>
+      text(left - 7, pitch(kHz) + 4, "end", number(Math.round(10 * kHz) / 10))),
     ...marks.map((t, i) => text(X(t), height - 6, "middle",
       i === marks.length - 1 ? `${number(t)} s` : number(t))),
     head);
