@@ -44,8 +44,7 @@ class Run:
             yield
             print(f"✓ exercise {number}: right.")
         except Exception as error:
-            said = f"{type(error).__name__}: {error}"
-            print(f"○ exercise {number}: not yet. {said}")
+            print(f"○ exercise {number}: not yet. {type(error).__name__}: {error}")
             if os.environ.get("NBGRADER_EXECUTION"):
                 raise
 
@@ -141,28 +140,30 @@ def book(text: str = CHAPTER) -> Any:
 
 
 def install(patch: pytest.MonkeyPatch) -> None:
-    """Let this chapter be the only one."""
+    """Make this chapter the only one."""
     toy.install(patch)
     patch.setattr(execute, "source", lambda slug: book())
 
 
-def filled(answers: dict[int, str], words: str = "Because.") -> Any:
-    """A student's notebook with these answers."""
-    notebook = student.edition(book(), "toy")
+def filled(
+    answers: dict[int, str], text: str = "Because.", notebook: Any = None
+) -> Any:
+    """A student edition, the toy's if none is given, with these answers."""
+    notebook = notebook or student.edition(book(), "toy")
     for cell in notebook.cells:
         for tag in cell.metadata.get("tags", []):
             kind, _, number = tag.partition("-")
             if kind == "exercise":
                 cell.source = answers.get(int(number), cell.source)
             elif kind == "answer":
-                cell.source = f"Your answer:\n\n{words}"
+                cell.source = f"Your answer:\n\n{text}"
     return notebook
 
 
-def hand_in(folder: Path, who: str, notebook: Any) -> Path:
-    """Put a notebook, or any text, where the grader looks for it."""
-    file = folder / who / "toy.ipynb"
+def hand_in(folder: Path, student: str, notebook: Any, slug: str = "toy") -> Path:
+    """Write a notebook, a text or bytes where the grader looks for a submission."""
+    file = folder / student / f"{slug}.ipynb"
     file.parent.mkdir(parents=True, exist_ok=True)
-    text = notebook if isinstance(notebook, str) else nbformat.writes(notebook)
-    file.write_text(text, encoding="utf-8")
+    text = nbformat.writes(notebook) if isinstance(notebook, dict) else notebook
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
     return file

@@ -113,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
     )
     grader.add_argument("--processes", default=1, type=int, help="how many at a time")
     grader.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the scores there"
+        "--json", type=Path, metavar="FILE", help="write the points there"
     )
     planner = verb("plan", plan_course, "a course: which chapter in which week")
     planner.add_argument("slugs", nargs="*", metavar="SLUG", help="chapters (about 8)")
@@ -250,7 +250,7 @@ def write_students(arguments: argparse.Namespace) -> None:
 
 
 def grade_students(arguments: argparse.Namespace) -> None:
-    """Grade submissions: a table, and the scores as JSON where asked for."""
+    """Grade submissions: a report, and the points as JSON where a file is named."""
     from iclrtut.commands import grade
     from iclrtut.files import write_atomic
 
@@ -258,12 +258,12 @@ def grade_students(arguments: argparse.Namespace) -> None:
         raise BadRequest(f"{arguments.processes} processes run nothing: use 1 or more.")
     if not 0 < arguments.seconds < float("inf"):
         raise BadRequest(f"{arguments.seconds:g} seconds are no time limit: use 60.")
-    sheets = grade.grade(arguments.folder, arguments.seconds, arguments.processes)
-    print(grade.table(sheets))
+    answers = grade.grade(arguments.folder, arguments.seconds, arguments.processes)
+    print(grade.report(answers))
     if arguments.json:
-        text = json.dumps(grade.plain(sheets), indent=1, ensure_ascii=False)
+        rows = [grade.as_json(answer) for answer in answers]
+        text = json.dumps(rows, indent=1, ensure_ascii=False)
         write_atomic(arguments.json, text.encode(errors="replace"))
-    grade.refuse_broken(sheets)
 
 
 def plan_course(arguments: argparse.Namespace) -> None:

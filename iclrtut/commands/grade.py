@@ -1,429 +1,305 @@
-"""Grading a class: each exercise of each student in a process of its own.
+"""Grade a class: every answer runs in a process of its own.
 
-Only the students' answers are taken from what they hand in. Set-up and checks come from
-the book's source, and the verdict comes back on a channel that an answer's output does
-not reach. That guards against mishaps and small tricks; it is no safe against malice.
+Only answers are taken from what students hand in; set-up and checks come from the
+book's source. An answer cannot print its own result, see the check beforehand, or reach
+another answer. That stops accidents and small tricks, not an attacker.
 """
 
 import json
+import multiprocessing
 import os
-import queue
 import re
 import secrets
 import signal
-import subprocess
+import socket
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from itertools import takewhile
+from contextlib import suppress
+from itertools import groupby
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from iclrtut import claims
-from iclrtut.commands import execute, trial
-from iclrtut.commands.exercises import (
-    HEAD,
-    SECTION,
-    Exercise,
-    exercises,
-    opening,
-    tags,
-)
+from iclrtut.commands import execute, worker
+from iclrtut.commands.exercises import HEAD, SECTION, Exercise, exercises, setup, tags
+from iclrtut.commands.progress import Progress
 from iclrtut.errors import BadRequest, RunFailed
 
-MEMORY = 4 * 2**30
-LARGEST = 100 * 2**20
-PATIENCE = 300.0  # seconds for a chapter's own set-up
-TO_READ = "for you to read"
-UNTOUCHED = "not answered: the stub is as it was"
-
-
-class Score(NamedTuple):
-    """What a student reached in one exercise.
-
-    Attributes:
-        number: the exercise's.
-        points: reached, of how many the machine can give (`of`).
-        said: the line of the check, or why there is none.
-        text: the student's words where no machine checks.
-        broken: the book's own set-up failed, so that nothing was tried.
-    """
-
-    number: int
-    points: int
-    of: int
-    said: str
-    text: str = ""
-    broken: bool = False
-
-
-class Sheet(NamedTuple):
-    """A student's scores in one chapter."""
-
-    student: str
-    chapter: str
-    scores: list[Score]
-
-    @property
-    def points(self) -> tuple[int, int]:
-        """The points reached, and of how many."""
-        return sum(s.points for s in self.scores), sum(s.of for s in self.scores)
+MEMORY = 4 * 2**30  # bytes that an answer may allocate
+NOTEBOOK_SIZE = 100 * 2**20  # bytes
+SETUP_SECONDS = 300.0
+FOLDER = "iclrtut-answer-"
+MESSAGE_LENGTH = 2**16
+MARK = re.compile(r"(exercise|answer|check)-(\d+)")
+# A fork finds the chapter's modules imported. Only Linux forks safely after that.
+CONTEXT: Any = multiprocessing.get_context(
+    "forkserver" if sys.platform == "linux" else "spawn"
+)
+LOCK = threading.Lock()  # multiprocessing does not expect several threads
 
 
 class Answer(NamedTuple):
-    """A student's cells for one exercise; `lost` says that they had no tag."""
+    """What a student handed in for one exercise, and what became of it.
 
-    cells: list[str]
-    text: str = ""
-    lost: bool = False
+    Attributes:
+        student, chapter: whose it is, and the chapter's slug.
+        exercise: as the book has it.
+        cells: code for the check.
+        text: for a person to read, where the exercise has no check.
+        reason: why there are no points; empty where there is no reason.
+    """
+
+    student: str
+    chapter: str
+    exercise: Exercise
+    cells: Sequence[str]
+    text: str
+    reason: str
+
+    @property
+    def points(self) -> int:
+        """The points that the check gives."""
+        return 0 if self.reason else self.exercise.points
 
 
-def grade(folder: Path, seconds: float = 60, processes: int = 1) -> list[Sheet]:
-    """Grade what lies in `folder` as `<student>/<slug>.ipynb`.
+def grade(folder: Path, seconds: float = 60, processes: int = 1) -> list[Answer]:
+    """Grade the notebooks that lie in `folder` as `<student>/<slug>.ipynb`.
 
     Args:
         folder: one folder a student in it.
-        seconds: what each exercise may take, the set-up aside.
-        processes: how many are tried at a time.
+        seconds: time limit of an answer and its check, without the set-up.
+        processes: how many answers run at a time.
 
     Returns:
-        A sheet for each student and each chapter that anybody handed in.
+        The answer of each student to each exercise of the chapters that anybody handed
+        in.
 
     Raises:
         BadRequest: there is no such folder, or nobody handed in a chapter.
+        RunFailed: the set-up of a chapter fails.
     """
-    from tqdm import tqdm
-
     if not folder.is_dir():
         raise BadRequest(f"there is no folder {folder}: name the one of the students.")
-    students = sorted(
-        f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")
-    )
-    slugs = [
-        slug
+    students = [f for f in sorted(folder.iterdir()) if f.is_dir() and f.name[0] != "."]
+    books = {
+        slug: execute.source(slug)
         for slug in claims.slugs()
-        if any(os.path.exists(student / f"{slug}.ipynb") for student in students)
-    ]
-    if not slugs:
+        if any((student / f"{slug}.ipynb").exists() for student in students)
+    }
+    if not books:
         raise BadRequest(
             f"{folder} holds no submission: they lie in it as STUDENT/CHAPTER.ipynb, "
             f"for example ada/{claims.slugs()[0]}.ipynb."
         )
-    books = {slug: execute.source(slug) for slug in slugs}
-    jobs = [
-        (student, slug, exercise, answer)
+    answers = [
+        answer
         for student in students
-        for slug in slugs
-        for exercise, answer in _handed_in(student / f"{slug}.ipynb", books[slug])
+        for slug, book in books.items()
+        for answer in read(student / f"{slug}.ipynb", book)
     ]
-    setups = {slug: opening(book) for slug, book in books.items()}
+    setups = {slug: setup(book) for slug, book in books.items()}
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read at the import of torch
+    CONTEXT.set_forkserver_preload([worker.__name__, *_imports(setups.values())])
+    with Progress(len(answers), "answers") as progress:
 
-    def one(job: tuple[Path, str, Exercise, Answer | str]) -> Score:
-        _, slug, exercise, answer = job
-        return score(setups[slug], exercise, answer, seconds)
+        def task(answer: Answer) -> Answer:
+            name = f"{answer.student}, {answer.chapter}, {answer.exercise.number}"
+            progress.update(name)
+            if answer.exercise.check and not answer.reason:
+                reason = attempt(answer, setups[answer.chapter], seconds)
+                answer = answer._replace(reason=reason)
+            progress.finish(name)
+            return answer
 
-    with ThreadPoolExecutor(processes) as pool:
-        scores = list(
-            tqdm(pool.map(one, jobs), total=len(jobs), desc="exercises", disable=None)
-        )
-    sheets: dict[tuple[str, str], Sheet] = {}
-    for (student, slug, _, _), found in zip(jobs, scores, strict=True):
-        key = (student.name, slug)
-        sheets.setdefault(key, Sheet(*key, [])).scores.append(found)
-    return list(sheets.values())
-
-
-def _handed_in(file: Path, book: Any) -> Iterator[tuple[Exercise, Answer | str]]:
-    """Each exercise with its answer, or with the reason why there is none."""
-    found: dict[int, Answer] | str
-    known = exercises(book)
-    try:
-        found = answers(_read(file), book)
-    except (OSError, ValueError) as error:
-        found = f"no notebook: {' '.join(str(error).split())[:200]}"
-    except Exception:  # whatever else a broken file may bring
-        found = f"no notebook: {file.name} is not in a notebook's format"
-    for exercise in known:
-        yield exercise, found if isinstance(found, str) else found[exercise.number]
+        with ThreadPoolExecutor(processes) as pool:
+            return list(pool.map(task, answers))
 
 
-def _read(file: Path) -> Any:
+def _imports(setups: Iterable[Sequence[str]]) -> list[str]:
+    """The modules that the set-ups import, and perhaps names in them."""
+    code = "\n".join(cell for cells in setups for cell in cells)
+    lines = re.findall(r"(?m)^(?:from (\S+) )?import (\w+)", code)
+    return [".".join(filter(None, names)) for names in lines]
+
+
+def read(file: Path, book: Any) -> list[Answer]:
+    """A student's answers to the exercises of a chapter, in their order.
+
+    Args:
+        file: the student's notebook, `<student>/<slug>.ipynb`.
+        book: the chapter's notebook.
+    """
+    cells, problem = _read_cells(file, book)
+    answers = []
+    for exercise in exercises(book):
+        own = cells.get(exercise.number, [])
+        code = [cell.source for cell in own if cell.cell_type == "code"]
+        text, reason = "", problem
+        if not exercise.check:
+            text = "\n\n".join(cell.source for cell in own)
+            text = text.removeprefix("Your answer:").strip()
+        elif not reason and "\n".join(code).strip() in ("", exercise.stub.strip()):
+            reason = "not answered"
+        student, chapter = file.parent.name, file.stem
+        answers.append(Answer(student, chapter, exercise, code, text, reason))
+    return answers
+
+
+def _read_cells(file: Path, book: Any) -> tuple[dict[int, list[Any]], str]:
+    """A student's cells by exercise, and why there are none."""
     import nbformat
 
     if not file.is_file():
-        named = {f"{slug}.ipynb" for slug in claims.slugs()}
-        odd = sorted({f.name for f in file.parent.glob("*.ipynb")} - named)
-        hint = f"; {', '.join(odd)} is no chapter's name" if odd else ""
-        raise ValueError(f"{file.name} was not handed in{hint}")
-    if file.stat().st_size > LARGEST:
-        raise ValueError(f"{file.name} is over {LARGEST >> 20} MiB")
-    text = file.read_text(encoding="utf-8")
-    if not text.strip():
-        raise ValueError(f"{file.name} is empty")
-    return nbformat.reads(text, as_version=4)
+        others = ", ".join(sorted(f.name for f in file.parent.glob("*.ipynb")))
+        return {}, f"{file.name} was not handed in, but {others or 'nothing'}"
+    try:
+        if file.stat().st_size > NOTEBOOK_SIZE:
+            return {}, f"{file.name} is over {NOTEBOOK_SIZE >> 20} MiB"
+        notebook = nbformat.reads(file.read_text(encoding="utf-8"), as_version=4)
+        return _by_exercise(notebook, book), ""
+    except Exception as error:  # whatever a broken file may bring
+        return {}, f"{file.name} is no notebook: {worker.describe(error)}"
 
 
-def answers(notebook: Any, book: Any) -> dict[int, Answer]:
-    """A student's answers, by exercise.
+def _by_exercise(notebook: Any, book: Any) -> dict[int, list[Any]]:
+    """A student's cells by the exercise that they answer.
 
-    An answer begins at the cell that its tag or nbgrader's name marks and ends before
-    the check, the next exercise or the book's next section. Where the mark is lost, it
-    begins below the exercise's text.
+    They follow the exercise's text or begin with the cell that its tag marks, for tags
+    get lost, and end before its check, another exercise, or a section of the book.
     """
-    sections = {
-        title
-        for cell in book.cells
-        if cell.cell_type == "markdown"
-        for title in SECTION.findall(cell.source)
-    }
-    return {
-        each.number: _answer(notebook.cells, each, sections) for each in exercises(book)
-    }
+    text = "\n".join(c.source for c in book.cells if c.cell_type == "markdown")
+    sections = set(SECTION.findall(text))
+    cells: dict[int, list[Any]] = {}
+    number = 0
+    for cell in notebook.cells:
+        code = cell.cell_type == "code"
+        heads = [] if code else HEAD.findall(cell.source)
+        marks = [mark for tag in tags(cell) if (mark := MARK.fullmatch(tag))]
+        if marks:
+            number = 0 if marks[0][1] == "check" else int(marks[0][2])
+        elif code and cell.source.lstrip().startswith("with run.exercise("):
+            number = 0
+        elif heads:
+            number = int(heads[-1][0])
+        elif not code and sections & set(SECTION.findall(cell.source)):
+            number = 0
+        if number and not heads:
+            cells.setdefault(number, []).append(cell)
+    return cells
 
 
-def _answer(cells: Sequence[Any], exercise: Exercise, sections: set[str]) -> Answer:
-    number = exercise.number
-    mark = f"exercise-{number}" if exercise.check else f"answer-{number}"
-    marked = [place for place, cell in enumerate(cells) if mark in tags(cell)]
-    heads = [
-        place
-        for place, cell in enumerate(cells)
-        if cell.cell_type == "markdown"
-        and any(int(head[1]) == number for head in HEAD.finditer(cell.source))
-    ]
-    if not marked and not heads:
-        return Answer([])
-    first = (marked or heads)[0]
-    more = takewhile(lambda cell: not _ends(cell, number, sections), cells[first + 1 :])
-    taken = [*([cells[first]] if marked else []), *more]
-    code = [cell.source for cell in taken if cell.cell_type == "code"]
-    text = "" if exercise.check else "\n\n".join(cell.source for cell in taken)
-    return Answer(code, text.removeprefix("Your answer:").strip(), not marked)
-
-
-def _ends(cell: Any, number: int, sections: set[str]) -> bool:
-    """Whether a cell stands behind the answer to this exercise."""
-    if cell.cell_type != "code":
-        found = set(SECTION.findall(cell.source)) & sections
-        return bool(found or HEAD.search(cell.source))
-    if cell.source.lstrip().startswith("with run.exercise("):
-        return True
-    named = re.findall(r"\b(exercise|check|answer)-(\d+)", " ".join(tags(cell)))
-    return any(kind == "check" or int(other) != number for kind, other in named)
-
-
-def score(
-    setup: Sequence[str], exercise: Exercise, answer: Answer | str, seconds: float
-) -> Score:
-    """The score of one answer.
+def attempt(answer: Answer, setup: Sequence[str], seconds: float) -> str:
+    """Run an answer and its check in a new process, and end what it left running.
 
     Args:
-        setup: the chapter's set-up cells.
-        exercise: the book's.
-        answer: the student's, or the reason why there is none.
-        seconds: what it may take.
-    """
-    if isinstance(answer, str):
-        return Score(exercise.number, 0, exercise.points, answer)
-    if not exercise.check:
-        said = TO_READ if answer.text else "not answered"
-        return Score(exercise.number, 0, 0, said, answer.text)
-    if not "".join(answer.cells).strip():
-        return Score(exercise.number, 0, exercise.points, "no answer cell")
-    if "\n".join(answer.cells).strip() == exercise.stub.strip():
-        return Score(exercise.number, 0, exercise.points, UNTOUCHED)
-    right, said, broken = attempt(setup, exercise, answer.cells, seconds)
-    if answer.lost:
-        said += " (its tag was lost; found below the exercise's text)"
-    points = exercise.points if right else 0
-    return Score(exercise.number, points, exercise.points, said, "", broken)
-
-
-def attempt(
-    setup: Sequence[str], exercise: Exercise, cells: Sequence[str], seconds: float
-) -> tuple[bool, str, bool]:
-    """Try an answer in a process of its own, and end whatever it left running.
+        answer: the student's.
+        setup: the code cells of the chapter's set-up.
+        seconds: time limit of answer and check.
 
     Returns:
-        Whether it is right, the line that says so, and whether the set-up failed.
+        Why the answer is wrong; empty where it is right.
+
+    Raises:
+        RunFailed: the set-up fails.
     """
-    nonce = secrets.token_hex(16)
-    job = {
-        "opening": list(setup),
-        "number": exercise.number,
-        "answer": list(cells),
-        "seconds": seconds,
-        "memory": MEMORY,
-    }
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as here:
-        with _process(here) as process:
-            heard = _listen(process)
-            said = _exchange(process, heard, job, PATIENCE)
-            if "ready" not in said:
-                why = said.get("failed", "it ended, or took too long")
-                return False, f"the chapter's set-up failed: {why}", True
-            until = time.monotonic() + seconds
-            said = _hear(heard, seconds)
-            if "ran" in said:
-                more = {"nonce": nonce, "check": exercise.check}
-                said = _exchange(process, heard, more, until - time.monotonic())
-        if said.get("nonce") == nonce:
-            return bool(said["right"]), str(said["said"]), False
-        return False, _why(process.returncode, "late" in said, seconds), False
-
-
-@contextmanager
-def _process(here: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A trial's process; at the end its whole group is killed."""
-    tree = os.pathsep.join([str(execute.TREE), os.environ.get("PYTHONPATH", "")])
-    extra = {
-        "PYTHONPATH": tree.rstrip(os.pathsep),
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "MPLBACKEND": "agg",
-        "ICLRTUT_PROFILE": "smoke",
-        "ICLRTUT_CHECKPOINTS": here,
-        "ICLRTUT_RECORDS": "",
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-P", trial.__file__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=here,
-        env=os.environ | extra,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        if os.name == "posix":
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
-        process.wait()
-
-
-def _listen(process: subprocess.Popen[bytes]) -> queue.SimpleQueue[bytes]:
-    """The three lines that a trial says, read aside so that waiting can end."""
-    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-
-    def read() -> None:
-        assert process.stdout
-        for _ in range(3):
-            lines.put(process.stdout.readline(2**16))
-
-    threading.Thread(target=read, daemon=True).start()
-    return lines
-
-
-def _exchange(
-    process: subprocess.Popen[bytes],
-    heard: queue.SimpleQueue[bytes],
-    told: dict[str, Any],
-    seconds: float,
-) -> dict[str, Any]:
-    assert process.stdin
-    with suppress(OSError):  # it has ended, and the next line says so
-        process.stdin.write(json.dumps(told).encode() + b"\n")
-        process.stdin.flush()
-    return _hear(heard, seconds)
-
-
-def _hear(heard: queue.SimpleQueue[bytes], seconds: float) -> dict[str, Any]:
-    """A trial's next line; empty when it said none, `late` when time ran out."""
-    try:
-        said = json.loads(heard.get(timeout=max(0.0, seconds)))
-    except queue.Empty:
-        return {"late": True}
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
-def _why(code: int, late: bool, seconds: float) -> str:
-    """Why a trial gave no verdict."""
+    near, far = socket.socketpair()
+    with (
+        tempfile.TemporaryDirectory(
+            prefix=FOLDER, ignore_cleanup_errors=True
+        ) as folder,
+        near,
+        near.makefile("rb") as lines,
+    ):
+        job = {"setup": setup, "answer": answer.cells, "folder": folder}
+        limits = {"seconds": seconds, "memory": MEMORY}
+        process = CONTEXT.Process(
+            target=worker.main, args=(far,), kwargs=job | limits, daemon=True
+        )
+        try:
+            with LOCK, far:
+                process.start()
+        except (OSError, EOFError) as error:
+            raise RunFailed(f"no process starts: {worker.describe(error)}") from None
+        try:
+            message = _receive(near, lines, SETUP_SECONDS)
+            if "ready" not in message:
+                why = message.get("failed", "it ended, or took too long")
+                raise RunFailed(f"the set-up of {answer.chapter} fails: {why}")
+            token = secrets.token_hex(16)
+            deadline = time.monotonic() + seconds
+            message = _receive(near, lines, seconds)
+            if "ran" in message:
+                request = {"token": token, "check": answer.exercise.check}
+                with suppress(OSError):  # the process has ended
+                    near.sendall(json.dumps(request).encode() + b"\n")
+                message = _receive(near, lines, deadline - time.monotonic())
+        finally:
+            code = _end(process)
+    if message.get("token") == token:
+        return str(message["reason"])
     name = signal.Signals(-code).name if code < 0 else ""
-    if late or name == "SIGXCPU":
+    if "late" in message or name == "SIGXCPU":
         return f"took more than {seconds:g} s"
     return f"ended the process ({name})" if name else "ended the process"
 
 
-def table(sheets: Sequence[Sheet]) -> str:
-    """The sheets for people: a row each, then the reasons, then what is to be read."""
-    head = ["student", "chapter", "points", "exercises"]
-    rows = [head, *(_row(sheet) for sheet in sheets)]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = [
-        "  ".join([*(w.ljust(n) for w, n in zip(row[:3], widths, strict=True)), row[3]])
-        for row in rows
-    ]
-    reasons = [line for sheet in sheets for line in _reasons(sheet)]
-    lines += ["", *reasons] * bool(reasons)
-    texts = [
-        f"{_where(sheet, [each.number])}: {each.text}"
-        for sheet in sheets
-        for each in sheet.scores
-        if each.text
-    ]
-    lines += ["", "For you to read:", *texts] * bool(texts)
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in "\n".join(lines))
+def _receive(connection: socket.socket, lines: IO[bytes], seconds: float) -> Any:
+    """A worker's next message; `late` when time ran out, empty when there is none."""
+    connection.settimeout(max(seconds, 0.001))
+    try:
+        message = json.loads(lines.readline(MESSAGE_LENGTH))
+    except TimeoutError:
+        return {"late": True}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return message if isinstance(message, dict) else {}
 
 
-def _reasons(sheet: Sheet) -> Iterator[str]:
-    """Why points were lost, a sentence each; the same sentence once."""
-    said: dict[str, list[int]] = {}
-    for each in sheet.scores:
-        if each.points < each.of:
-            begins = f"○ exercise {each.number}: "
-            said.setdefault(each.said.removeprefix(begins), []).append(each.number)
-    for words, numbers in said.items():
-        yield f"{_where(sheet, numbers)}: {words}"
+def _end(process: BaseProcess) -> int:
+    """Kill a process and all that it started, and return its exit code."""
+    if os.name == "posix":
+        with suppress(OSError):
+            assert process.pid
+            os.killpg(process.pid, signal.SIGKILL)
+    with LOCK:
+        process.kill()
+        process.join()
+        return process.exitcode or 0
 
 
-def _row(sheet: Sheet) -> list[str]:
-    reached, of = sheet.points
-    marks = [
-        f"{s.number}{'✓' if s.points else '○' if s.of else '…' if s.text else '–'}"
-        for s in sheet.scores
-    ]
-    return [sheet.student, sheet.chapter, f"{reached} of {of}", " ".join(marks)]
+def report(answers: Sequence[Answer]) -> str:
+    """The points of each student and chapter, with the reasons and texts below."""
+    lines = []
+    for names, group in groupby(answers, key=lambda answer: answer[:2]):
+        own = list(group)
+        most = sum(each.exercise.points for each in own)
+        points = sum(each.points for each in own)
+        lines.append(f"{', '.join(names)}: {points} of {most} points")
+        reasons: dict[str, list[int]] = {}
+        for each in own:
+            if each.reason:
+                reasons.setdefault(each.reason, []).append(each.exercise.number)
+            if each.text:
+                reasons[f"for you to read: {each.text}"] = [each.exercise.number]
+        for reason, numbers in reasons.items():
+            lines.append(f"  {', '.join(map(str, numbers))}: {reason}")
+    text = "\n".join(lines)
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
-def _where(sheet: Sheet, numbers: Sequence[int]) -> str:
-    exercise = "exercise" if len(numbers) == 1 else "exercises"
-    listed = ", ".join(map(str, numbers))
-    return f"{sheet.student}, {sheet.chapter}, {exercise} {listed}"
-
-
-def plain(sheets: Sequence[Sheet]) -> list[dict[str, Any]]:
-    """The sheets for machines."""
-    return [
-        {
-            "student": sheet.student,
-            "chapter": sheet.chapter,
-            "points": sheet.points[0],
-            "of": sheet.points[1],
-            "exercises": [each._asdict() for each in sheet.scores],
-        }
-        for sheet in sheets
-    ]
-
-
-def refuse_broken(sheets: Sequence[Sheet]) -> None:
-    """Say that the book itself failed, where it did.
-
-    Raises:
-        RunFailed: a chapter's set-up failed, so that answers were not tried.
-    """
-    broken = [each for sheet in sheets for each in sheet.scores if each.broken]
-    if broken:
-        raise RunFailed(
-            f"{len(broken)} answers were not tried, because {broken[0].said}: mend "
-            "that and grade again."
-        )
+def as_json(answer: Answer) -> dict[str, Any]:
+    """An answer's result without its code."""
+    return {
+        "student": answer.student,
+        "chapter": answer.chapter,
+        "exercise": answer.exercise.number,
+        "points": answer.points,
+        "of": answer.exercise.points,
+        "reason": answer.reason,
+        "text": answer.text,
+    }

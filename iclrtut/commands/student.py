@@ -1,10 +1,10 @@
-"""The student edition: each chapter without solutions, with places to answer.
+"""The student edition: chapters without solutions, with cells to answer in.
 
-Its cells carry nbgrader's metadata, so that it is an nbgrader assignment as well.
+The cells carry nbgrader's metadata, so each notebook is an nbgrader assignment as well.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,14 @@ from iclrtut.commands.exercises import HEAD, POINTS, exercises, tags
 from iclrtut.errors import BadRequest
 from iclrtut.files import write_atomic
 
-SUMMARY = re.compile(r"(?is)<details\b[^>]*>\s*<summary\b.*?</summary>")
-FOLD = re.compile(r"(?i)<(/?)details\b[^>]*>")
+SOLUTION = re.compile(
+    r"(?s)<details><summary><b>Solution \d+</b></summary>(?:(?!</?details).)*</details>"
+)
+FOLD = re.compile(r"(?i)<(/?)details")
+SUMMARY = re.compile(r"(?is)<summary.*?</summary>")
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\([^)\s]*#solution-\d+\)")
-PLACE = re.compile(r"(?m)^(?=> \*\*Exercise \d+ \(|## )")
+# An exercise and a section begin a cell, so that cells to answer in fit between.
+BREAK = re.compile(r"(?m)^(?=> \*\*Exercise \d+ \(|## )")
 KEPT = re.compile(r"setup|parameters|exercise-\d+|check-\d+")
 NOTE = (
     "*Student edition: the solutions are left out. Write your answers into the cells "
@@ -59,122 +63,91 @@ def write(folder: Path, slugs: Sequence[str] = ()) -> list[Path]:
         RunFailed: the folder cannot be written.
     """
     import nbformat
-    from tqdm import tqdm
 
     named = [claims.chapter(slug).slug for slug in slugs or claims.slugs()]
-    files = {slug: folder / f"{slug}.ipynb" for slug in dict.fromkeys(named)}
+    files = {slug: folder / f"{slug}.ipynb" for slug in named}
     for file in files.values():
         if file.exists():
             raise BadRequest(
                 f"{file} is there already and may hold answers: move it away, or name "
                 "another folder."
             )
-    made = {
-        files[slug]: nbformat.writes(edition(execute.source(slug), slug))
-        for slug in tqdm(files, desc="chapters", disable=None)
+    texts = {
+        file: nbformat.writes(edition(execute.source(slug), slug))
+        for slug, file in files.items()
     }
-    for file, text in made.items():
-        write_atomic(file, text.encode())
     if not (folder / "README.md").exists():
-        text = README.format(slug=next(iter(files)))
-        write_atomic(folder / "README.md", text.encode())
-    return list(made)
+        texts[folder / "README.md"] = README.format(slug=named[0])
+    for file, text in texts.items():
+        write_atomic(file, text.encode())
+    return list(files.values())
 
 
 def edition(notebook: Any, slug: str) -> Any:
-    """A chapter's notebook as its students get it.
+    """A chapter's notebook for students.
 
-    Of the source nothing is taken over but the text outside the solutions, the code of
-    its cells, and the tags of set-up, answers and checks.
+    Nothing of the source is copied but the text outside the solutions, the code of its
+    cells, and the tags of set-up, answers and checks.
 
     Raises:
-        BadRequest: a fold does not end in the cell in which it begins.
+        BadRequest: it is unclear where a solution ends.
     """
     from nbformat import v4
 
-    points = {each.number: each.points for each in exercises(notebook)}
-    checked = {each.number for each in exercises(notebook) if each.check}
+    known = exercises(notebook)
+    points = {f"check-{each.number}": each.points for each in known}
+    checked = {each.number for each in known if each.check}
     cells = [v4.new_markdown_cell(NOTE)]
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            made = v4.new_code_cell(cell.source)
-            made.metadata.tags = [tag for tag in tags(cell) if KEPT.fullmatch(tag)]
-            _mark(made, points)
-            cells.append(made)
+            kept = [tag for tag in tags(cell) if KEPT.fullmatch(tag)]
+            cells.append(v4.new_code_cell(cell.source, metadata={"tags": kept}))
+            for tag in set(kept) - {"parameters"}:
+                solution = tag.startswith("exercise")
+                grade = {"grade": True, "points": points[tag]} if tag in points else {}
+                _mark(cells[-1], tag, solution=solution, locked=not solution, **grade)
         elif cell.cell_type == "markdown":
             text = LINK.sub(r"\1", without_solutions(cell.source, slug))
-            for part in filter(str.strip, PLACE.split(text)):
+            for part in filter(str.strip, BREAK.split(text)):
                 cells.append(v4.new_markdown_cell(part.strip()))
-                cells += _room(part, checked)
+                head = HEAD.match(part)
+                if head and int(head[1]) not in checked:
+                    tag = f"answer-{head[1]}"
+                    answer = v4.new_markdown_cell("Your answer:")
+                    answer.metadata.tags = [tag]
+                    _mark(
+                        answer, tag, solution=True, grade=True, points=POINTS[head[3]]
+                    )
+                    cells.append(answer)
     for number, cell in enumerate(cells):
         cell.id = f"cell-{number}"
-    return v4.new_notebook(
-        cells=cells,
-        metadata={
-            "kernelspec": {
-                "display_name": "Python 3",
-                "language": "python",
-                "name": "python3",
-            },
-            "language_info": {"name": "python"},
-        },
-    )
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    about = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    return v4.new_notebook(cells=cells, metadata=about)
 
 
 def without_solutions(text: str, slug: str) -> str:
     """A cell's text without its folded solutions.
 
     Raises:
-        BadRequest: a fold does not end in this cell, or ends twice, so that nobody can
-            say where a solution ends.
+        BadRequest: a solution is not folded as the book folds it, or the folds of the
+            rest are not closed one after the other, so that some of a solution might
+            be left.
     """
-    kept, start, depth, hidden = "", 0, 0, 0
-    for fold in FOLD.finditer(text):
-        depth += -1 if fold[1] else 1
-        summary = SUMMARY.match(text, fold.start())
-        if not hidden and summary and "solution" in summary[0].lower():
-            kept, hidden = kept + text[start : fold.start()], depth
-        elif hidden and depth < hidden:
-            start, hidden = fold.end(), 0
-        if depth < 0:
-            break
-    if depth:
+    rest = SOLUTION.sub("", text)
+    closed = FOLD.findall(rest)
+    solutions = [s for s in SUMMARY.findall(rest) if "solution" in s.lower()]
+    if solutions or closed != ["", "/"] * (len(closed) // 2):
         raise BadRequest(
-            f"a fold of {slug} does not begin and end once in one cell: give each "
-            "<details> its </details> before the next code cell."
+            f"a fold of {slug} is not clear: begin each solution with "
+            "<details><summary><b>Solution 1</b></summary>, end it with </details> "
+            "before the next code cell, and put no fold into another."
         )
-    return kept + text[start:]
+    return rest
 
 
-def _room(text: str, checked: set[int]) -> Iterator[Any]:
-    """A cell for the answer to an exercise that no machine checks."""
-    from nbformat import v4
-
-    head = HEAD.match(text)
-    if head and int(head[1]) not in checked:
-        cell = v4.new_markdown_cell("Your answer:")
-        name = f"answer-{head[1]}"
-        cell.metadata.tags = [name]
-        cell.metadata.nbgrader = _nbgrader(
-            name, "markdown", grade=True, solution=True, points=POINTS[head[2]]
-        )
-        yield cell
-
-
-def _mark(cell: Any, points: dict[int, int]) -> None:
-    """Tell nbgrader what a code cell is: set-up, an answer or a check."""
-    for tag in cell.metadata.tags:
-        kind, _, number = tag.partition("-")
-        if kind == "exercise":
-            cell.metadata.nbgrader = _nbgrader(tag, "code", solution=True)
-        elif kind == "check":
-            cell.metadata.nbgrader = _nbgrader(
-                tag, "code", grade=True, locked=True, points=points.get(int(number), 0)
-            )
-        elif kind == "setup":
-            cell.metadata.nbgrader = _nbgrader(tag, "code", locked=True)
-
-
-def _nbgrader(name: str, kind: str, **said: Any) -> dict[str, Any]:
-    made = {"grade": False, "solution": False, "locked": False, "task": False} | said
-    return {"schema_version": 3, "grade_id": name, "cell_type": kind} | made
+def _mark(cell: Any, name: str, **roles: Any) -> None:
+    """Name a cell for nbgrader, with its role."""
+    none = {"grade": False, "solution": False, "locked": False, "task": False}
+    kind = {"schema_version": 3, "grade_id": name, "cell_type": cell.cell_type}
+    cell.metadata.nbgrader = kind | none | roles
