@@ -4,6 +4,7 @@ import re
 from typing import Any, NamedTuple
 
 POINTS = {"easy": 1, "medium": 2, "hard": 3, "open": 0}
+PROMPT = "Your answer:"  # begins the cell of an answer that a person reads
 # The first line of an exercise: number, time and difficulty.
 HEAD = re.compile(
     r"^> \*\*Exercise (\d+) \(([^,()]+), (easy|medium|hard|open)\)\.\*\*", re.MULTILINE

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import groupby
@@ -26,7 +26,15 @@ from typing import IO, Any, NamedTuple
 
 from iclrtut import claims
 from iclrtut.commands import execute, worker
-from iclrtut.commands.exercises import HEAD, SECTION, Exercise, exercises, setup, tags
+from iclrtut.commands.exercises import (
+    HEAD,
+    PROMPT,
+    SECTION,
+    Exercise,
+    exercises,
+    setup,
+    tags,
+)
 from iclrtut.commands.progress import Progress
 from iclrtut.errors import BadRequest, RunFailed
 
@@ -40,6 +48,7 @@ MARK = re.compile(r"(exercise|answer|check)-(\d+)")
 CONTEXT: Any = multiprocessing.get_context(
     "forkserver" if sys.platform == "linux" else "spawn"
 )
+Sources = dict[int, list[tuple[bool, str]]]
 LOCK = threading.Lock()  # multiprocessing does not expect several threads
 
 
@@ -49,8 +58,7 @@ class Answer(NamedTuple):
     Attributes:
         student, chapter: whose it is, and the chapter's slug.
         exercise: as the book has it.
-        cells: code for the check.
-        text: for a person to read, where the exercise has no check.
+        cells: code for the check, or whatever a person should read.
         reason: why there are no points; empty where there is no reason.
     """
 
@@ -58,13 +66,18 @@ class Answer(NamedTuple):
     chapter: str
     exercise: Exercise
     cells: Sequence[str]
-    text: str
     reason: str
 
     @property
     def points(self) -> int:
         """The points that the check gives."""
         return 0 if self.reason else self.exercise.points
+
+    @property
+    def text(self) -> str:
+        """What a person should read, where there is no check."""
+        cells = [] if self.exercise.check else self.cells
+        return "\n\n".join(cells).removeprefix(PROMPT).strip()
 
 
 def grade(folder: Path, seconds: float = 60, processes: int = 1) -> list[Answer]:
@@ -104,7 +117,8 @@ def grade(folder: Path, seconds: float = 60, processes: int = 1) -> list[Answer]
     ]
     setups = {slug: setup(book) for slug, book in books.items()}
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read at the import of torch
-    CONTEXT.set_forkserver_preload([worker.__name__, *_imports(setups.values())])
+    modules = [f"iclrtut.chapters.{slug}.experiments" for slug in books]
+    CONTEXT.set_forkserver_preload([worker.__name__, *modules])
     with Progress(len(answers), "answers") as progress:
 
         def task(answer: Answer) -> Answer:
@@ -120,13 +134,6 @@ def grade(folder: Path, seconds: float = 60, processes: int = 1) -> list[Answer]
             return list(pool.map(task, answers))
 
 
-def _imports(setups: Iterable[Sequence[str]]) -> list[str]:
-    """The modules that the set-ups import, and perhaps names in them."""
-    code = "\n".join(cell for cells in setups for cell in cells)
-    lines = re.findall(r"(?m)^(?:from (\S+) )?import (\w+)", code)
-    return [".".join(filter(None, names)) for names in lines]
-
-
 def read(file: Path, book: Any) -> list[Answer]:
     """A student's answers to the exercises of a chapter, in their order.
 
@@ -134,24 +141,19 @@ def read(file: Path, book: Any) -> list[Answer]:
         file: the student's notebook, `<student>/<slug>.ipynb`.
         book: the chapter's notebook.
     """
-    cells, problem = _read_cells(file, book)
+    sources, problem = _read_sources(file, book)
     answers = []
     for exercise in exercises(book):
-        own = cells.get(exercise.number, [])
-        code = [cell.source for cell in own if cell.cell_type == "code"]
-        text, reason = "", problem
-        if not exercise.check:
-            text = "\n\n".join(cell.source for cell in own)
-            text = text.removeprefix("Your answer:").strip()
-        elif not reason and "\n".join(code).strip() in ("", exercise.stub.strip()):
-            reason = "not answered"
-        student, chapter = file.parent.name, file.stem
-        answers.append(Answer(student, chapter, exercise, code, text, reason))
+        found = sources.get(exercise.number, [])
+        cells = [source for code, source in found if code or not exercise.check]
+        blank = "\n".join(cells).strip() in ("", exercise.stub.strip(), PROMPT)
+        reason = problem or ("not answered" if blank else "")
+        answers.append(Answer(file.parent.name, file.stem, exercise, cells, reason))
     return answers
 
 
-def _read_cells(file: Path, book: Any) -> tuple[dict[int, list[Any]], str]:
-    """A student's cells by exercise, and why there are none."""
+def _read_sources(file: Path, book: Any) -> tuple[Sources, str]:
+    """What `_by_exercise` finds in a file, and why it finds nothing."""
     import nbformat
 
     if not file.is_file():
@@ -166,31 +168,31 @@ def _read_cells(file: Path, book: Any) -> tuple[dict[int, list[Any]], str]:
         return {}, f"{file.name} is no notebook: {worker.describe(error)}"
 
 
-def _by_exercise(notebook: Any, book: Any) -> dict[int, list[Any]]:
-    """A student's cells by the exercise that they answer.
+def _by_exercise(notebook: Any, book: Any) -> Sources:
+    """A student's cells by exercise: whether they are code, and their source.
 
     They follow the exercise's text or begin with the cell that its tag marks, for tags
     get lost, and end before its check, another exercise, or a section of the book.
     """
     text = "\n".join(c.source for c in book.cells if c.cell_type == "markdown")
     sections = set(SECTION.findall(text))
-    cells: dict[int, list[Any]] = {}
+    sources: Sources = {}
     number = 0
     for cell in notebook.cells:
-        code = cell.cell_type == "code"
-        heads = [] if code else HEAD.findall(cell.source)
+        code, source = cell.cell_type == "code", str(cell.source)
+        heads = [] if code else HEAD.findall(source)
         marks = [mark for tag in tags(cell) if (mark := MARK.fullmatch(tag))]
         if marks:
             number = 0 if marks[0][1] == "check" else int(marks[0][2])
-        elif code and cell.source.lstrip().startswith("with run.exercise("):
-            number = 0
         elif heads:
             number = int(heads[-1][0])
-        elif not code and sections & set(SECTION.findall(cell.source)):
+        elif code:
+            number = 0 if source.lstrip().startswith("with run.exercise(") else number
+        elif sections & set(SECTION.findall(source)):
             number = 0
         if number and not heads:
-            cells.setdefault(number, []).append(cell)
-    return cells
+            sources.setdefault(number, []).append((code, source))
+    return sources
 
 
 def attempt(answer: Answer, setup: Sequence[str], seconds: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from iclrtut import claims
 from iclrtut.commands import execute
-from iclrtut.commands.exercises import HEAD, POINTS, exercises, tags
+from iclrtut.commands.exercises import HEAD, POINTS, PROMPT, exercises, tags
 from iclrtut.errors import BadRequest
 from iclrtut.files import write_atomic
 
@@ -113,7 +113,7 @@ def edition(notebook: Any, slug: str) -> Any:
                 head = HEAD.match(part)
                 if head and int(head[1]) not in checked:
                     tag = f"answer-{head[1]}"
-                    answer = v4.new_markdown_cell("Your answer:")
+                    answer = v4.new_markdown_cell(PROMPT)
                     answer.metadata.tags = [tag]
                     _mark(
                         answer, tag, solution=True, grade=True, points=POINTS[head[3]]
