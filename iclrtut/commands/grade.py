@@ -244,10 +244,10 @@ def attempt(answer: Answer, setup: Sequence[str], seconds: float) -> str:
             code = _end(process)
     if message.get("token") == token:
         return str(message["reason"])
-    name = signal.Signals(-code).name if code < 0 else ""
-    if "late" in message or name == "SIGXCPU":
+    if "late" in message:
         return f"took more than {seconds:g} s"
-    return f"ended the process ({name})" if name else "ended the process"
+    signalled = signal.strsignal(-code) if code < 0 else None
+    return f"ended the process ({signalled})" if signalled else "ended the process"
 
 
 def _receive(connection: socket.socket, lines: IO[bytes], seconds: float) -> Any:
