@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 import sysconfig
 
 import class_of
@@ -239,6 +240,18 @@ def test_a_bad_request_is_refused(capsys, toy, tmp_path, words, code, message):
     (tmp_path / "file").write_text("")
     assert cli.main(["student", *words]) == code
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["student", "grade"])
+def test_a_missing_package_is_named(capsys, tmp_path, monkeypatch, command):
+    """After `pip install .` in a clone."""
+    class_of.hand_in(tmp_path, "ada", "", SLUGS[0])
+    monkeypatch.setitem(sys.modules, "jupytext", None)
+    monkeypatch.setattr(sys, "prefix", str(form.TREE / ".venv"))
+    assert cli.main([command, str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert "'jupytext'" in err and "pip install jupytext" in err
+    assert err.count("\n") == 1
 
 
 # nbgrader

@@ -15,6 +15,9 @@ from iclrtut import claims, ledger, records
 from iclrtut.errors import BadRequest, RunFailed
 from iclrtut.repository import TREE
 
+# The package does not require what only some commands import.
+NOT_REQUIRED = ("distributed", "jupytext", "nbformat", "papermill", "psutil")
+
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -51,9 +54,10 @@ def _missing(module: str) -> str:
         activate = windows if os.name == "nt" else ". .venv/bin/activate"
         return f"{lacks}: use the book's environment, with '{activate}' in {TREE}."
     if (TREE / "tools" / "make.py").is_file():
+        install = f"pip install {name}" if name in NOT_REQUIRED else "pip install ."
         return (
             f"{lacks}: make the book's environment, with 'make env' in {TREE}, or "
-            "install the package into this one, with 'pip install .' there."
+            f"install into this one, with '{install}' there."
         )
     return f"{lacks}: install it, or run this in a clone of the book."
 
