@@ -77,7 +77,9 @@ INSTRUMENTS = {
 }
 
 
-def instrument_controls(run: Run, instrument: str, f0: Tensor, level: Tensor) -> Controls[Tensor]:
+def instrument_controls(
+    run: Run, instrument: str, f0: Tensor, level: Tensor
+) -> Controls[Tensor]:
     """The controls of an instrument that plays these pitches at these levels.
 
     Args:
