@@ -9,15 +9,15 @@ import librosa
 import numpy as np
 import pytest
 import torch
-from chapters import playing
-from chapters.playing import HOOK, PICTURE, TEXTS, document
-from chapters.refusing import refused
+import widgets
+from assertions import refused
 from scipy import signal
+from widgets import HOOK, PICTURE, TEXTS, document
 
 from iclrtut import audio
 
 FS = 16_000
-page, made = playing.page, playing.made
+page, made = widgets.page, widgets.made
 
 
 def sine(f: float, amplitude: float, seconds: float = 1.0, rate: int = FS) -> Any:

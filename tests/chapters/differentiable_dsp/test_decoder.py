@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from drawn import rng
+from rng import rng
 
 from iclrtut.chapters.differentiable_dsp import method
 from iclrtut.chapters.differentiable_dsp.decoder import Decoder, Trunk

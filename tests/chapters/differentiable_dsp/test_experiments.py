@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-import started
+import runs
 import torch
-from drawn import rng
-from refusing import refused
+from assertions import refused
+from rng import rng
 from torch import nn
 
 from iclrtut import data
@@ -19,7 +19,7 @@ from iclrtut.chapters.differentiable_dsp.method import Controls
 from iclrtut.train import History
 
 SLUG = "differentiable_dsp"
-folder, start = started.folder, started.of(SLUG)
+folder, start = runs.folder, runs.of(SLUG)
 
 
 def reed(run, n, name="train"):

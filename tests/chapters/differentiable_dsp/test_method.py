@@ -13,10 +13,10 @@ import librosa
 import numpy as np
 import pytest
 import torch
-from drawn import normal, rng, uniform
+from assertions import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from refusing import refused
+from rng import normal, rng, uniform
 from scipy import optimize, signal, stats
 
 from iclrtut.chapters.differentiable_dsp import method

@@ -3,16 +3,16 @@
 from typing import Any
 
 import numpy as np
-import playing
 import pytest
 import torch
-from playing import HOOK, PICTURE, TEXTS, document, move
+import widgets
+from widgets import HOOK, PICTURE, TEXTS, document, move
 
 from iclrtut import audio, play
 from iclrtut.chapters.differentiable_dsp import method
 
 SLUG = "differentiable_dsp"
-page, made = playing.page, playing.made
+page, made = widgets.page, widgets.made
 FS, HOP, HARMONICS, BANDS, SECONDS = 16_000, 160, 60, 33, 2
 SYNTH = {
     "fs": FS,
@@ -471,7 +471,7 @@ def test_nothing_overflows_and_everything_can_be_touched(width, page, made):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing(theme, page, made):
     page.set_content(document(both(made), theme))
-    assert playing.refused(page) == []
+    assert widgets.refused(page) == []
 
 
 def test_it_works_under_a_strict_policy(page, made):

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
-import started
+import runs
 import torch
-from drawn import rng
+from rng import rng
 from scipy import integrate
 from torch import nn
 from torch.nn import functional as F
@@ -22,7 +22,7 @@ from iclrtut.chapters.energy_based_classifier import (
 )
 
 SLUG = "energy_based_classifier"
-folder, start = started.folder, started.of(SLUG)
+folder, start = runs.folder, runs.of(SLUG)
 
 
 class Fixed(nn.Module):

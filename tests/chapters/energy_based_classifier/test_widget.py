@@ -1,17 +1,17 @@
 """The chapter's figures in a browser: they compute what PyTorch computes, and obey."""
 
 import numpy as np
-import playing
 import pytest
 import torch
-from playing import HOOK, MOVE, PICTURE, TEXTS, document, drawn, move
+import widgets
 from torch import nn
+from widgets import HOOK, MOVE, PICTURE, TEXTS, document, drawn, move
 
 from iclrtut import figures, play
 from iclrtut.chapters.energy_based_classifier import method
 
 SLUG = "energy_based_classifier"
-page, made = playing.page, playing.made
+page, made = widgets.page, widgets.made
 
 
 def digits_net(generator):
@@ -325,7 +325,7 @@ def test_nothing_overflows_and_everything_can_be_touched(width, page, made):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing(theme, page, made):
     page.set_content(document(everything(made), theme))
-    assert playing.refused(page) == []
+    assert widgets.refused(page) == []
 
 
 def test_the_frames_slider_by_keyboard(page, made):

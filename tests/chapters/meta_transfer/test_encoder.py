@@ -9,8 +9,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from drawn import normal
-from refusing import refused
+from assertions import refused
+from rng import normal
 from sklearn.linear_model import Ridge
 from torch.autograd import grad
 

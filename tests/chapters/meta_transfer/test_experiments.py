@@ -5,9 +5,9 @@ from itertools import product
 
 import numpy as np
 import pytest
-import started
+import runs
 import torch
-from drawn import rng
+from rng import rng
 from scipy import stats
 from scipy.special import expit, log_softmax, logsumexp, softmax
 
@@ -15,7 +15,7 @@ from iclrtut.chapters.meta_transfer import CHAPTER, experiments, graphs, method
 from iclrtut.errors import BadRequest, RunFailed
 
 SLUG = "meta_transfer"
-folder, start = started.folder, started.of(SLUG)
+folder, start = runs.folder, runs.of(SLUG)
 OTHERS = ("encoder_", "pairs_")  # claims that are measured elsewhere
 MINE = [c.id for c in CHAPTER.claims if not c.id.startswith(OTHERS)]
 

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from drawn import rng
+from rng import rng
 from scipy.special import log_softmax, softmax
 
 from iclrtut.chapters.meta_transfer import graphs, method

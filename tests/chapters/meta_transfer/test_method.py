@@ -12,11 +12,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from drawn import normal, rng
+from assertions import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpmath import mp
-from refusing import refused
+from rng import normal, rng
 from scipy import special, stats
 from torch.nn import functional as F
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import started
+import runs
 import torch
 from scipy.special import softmax
 from scipy.stats import norm
@@ -15,7 +15,7 @@ from iclrtut import claims, data
 from iclrtut.chapters.meta_transfer import method, pairs
 from iclrtut.errors import BadRequest
 
-folder, start = started.folder, started.of("meta_transfer")
+folder, start = runs.folder, runs.of("meta_transfer")
 TREE = Path(__file__).resolve().parents[3]
 HERE = (data.folder() / "tuebingen_pairs.npz").is_file()
 real = pytest.mark.skipif(not HERE, reason="tuebingen_pairs.npz is not here")

@@ -9,9 +9,9 @@ import math
 
 import numpy as np
 import pytest
-import started
+import runs
 import torch
-from drawn import normal, rng, uniform
+from rng import normal, rng, uniform
 from scipy import stats
 from scipy.interpolate import CubicSpline
 from sklearn.mixture import GaussianMixture
@@ -19,7 +19,7 @@ from torch.autograd import grad
 
 from iclrtut.chapters.meta_transfer import encoder, method, rotations
 
-folder, start = started.folder, started.of("meta_transfer")
+folder, start = runs.folder, runs.of("meta_transfer")
 KNOTS = np.linspace(-8, 8, 8)
 
 

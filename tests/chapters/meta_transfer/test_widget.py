@@ -3,18 +3,18 @@
 from typing import Any
 
 import numpy as np
-import playing
 import pytest
 import torch
-from playing import HOOK, TEXTS, document, move
+import widgets
 from scipy import stats
 from torch import Tensor
+from widgets import HOOK, TEXTS, document, move
 
 from iclrtut import play
 from iclrtut.chapters.meta_transfer import method
 
 SLUG = "meta_transfer"
-page, shown = playing.page, playing.made
+page, shown = widgets.page, widgets.made
 STATE = f"{HOOK}.state()"
 START = {
     "site": "cause",

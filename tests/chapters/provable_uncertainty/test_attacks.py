@@ -6,12 +6,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from drawn import metric, normal, rng, uniform
+from rng import normal, rng, uniform
 from torch import nn
 
 from iclrtut.chapters.provable_uncertainty import attack, experiments
 from iclrtut.chapters.provable_uncertainty import method as pu
 from iclrtut.errors import BadRequest
+
+from .random_metric import metric
 
 
 def ccu(seed, D, K=4, L=5, q=1.0):

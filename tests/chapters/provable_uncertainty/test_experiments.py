@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import started
+import runs
 import torch
-from drawn import rng
+from rng import rng
 from scipy import stats
 from scipy.special import logsumexp
 from torch import nn
@@ -20,7 +20,7 @@ from iclrtut.errors import BadRequest, RunFailed
 from iclrtut.train import History
 
 SLUG = "provable_uncertainty"
-folder, start = started.folder, started.of(SLUG)
+folder, start = runs.folder, runs.of(SLUG)
 METHODS = ("plain", "oe", "ccu")
 
 

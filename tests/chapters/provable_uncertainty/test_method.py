@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from drawn import metric, normal, uniform
-from refusing import refused
+from assertions import refused
+from rng import normal, uniform
 from scipy import optimize, special, stats
 from torch.nn import functional as F
 
@@ -20,6 +20,8 @@ from iclrtut.chapters.provable_uncertainty import (
 )
 from iclrtut.chapters.provable_uncertainty import method as pu
 from iclrtut.errors import BadRequest
+
+from .random_metric import metric
 
 
 def plain_metric(D):

@@ -5,16 +5,16 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import playing
 import pytest
 import torch
-from playing import HOOK, MOVE, PICTURE, TEXTS, document, drawn, move
+import widgets
 from torch import nn
+from widgets import HOOK, MOVE, PICTURE, TEXTS, document, drawn, move
 
 from iclrtut import play
 
 SLUG = "provable_uncertainty"
-page, made = playing.page, playing.made
+page, made = widgets.page, widgets.made
 PLANE = ".plane svg"
 STATE = f"{HOOK}.state()"
 
@@ -517,7 +517,7 @@ def test_nothing_overflows_and_everything_can_be_touched(id, width, page, made):
 def test_axe_finds_nothing(id, theme, page, made):
     page.set_content(document(widget(made), theme))
     page.get_by_role("button", name=f"Model {id}").click()
-    assert playing.refused(page) == []
+    assert widgets.refused(page) == []
 
 
 def test_twins_on_a_page_live_apart(page, made):

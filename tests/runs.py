@@ -1,6 +1,6 @@
 """What the tests of the chapters' experiments share: runs of small settings.
 
-A test file takes them by name: `folder, start = started.folder, started.of(SLUG)`.
+A test file takes them by name: `folder, start = runs.folder, runs.of(SLUG)`.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """What the tests of the chapters' figures share: a phone, a page, a reader's moves.
 
-A test file takes the fixtures by name: `page, made = playing.page, playing.made`.
+A test file takes the fixtures by name: `page, made = widgets.page, widgets.made`.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from torch import nn
 
 from iclrtut import figures
 
-AXE = Path(__file__).parents[1] / "vendor" / "axe.min.js"
+AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 # What axe asks of a whole page, which a figure alone is not.
 PAGE_RULES = {"region", "landmark-one-main", "page-has-heading-one"}
 TEXTS = {"alt": "A figure to play with.", "caption": "Move a slider."}

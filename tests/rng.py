@@ -1,8 +1,6 @@
-"""Random numbers for the tests of the chapters, and a random metric."""
+"""Random tensors for the tests of the chapters."""
 
 import torch
-
-from iclrtut.chapters.provable_uncertainty import method as pu
 
 
 def rng(seed=0):
@@ -16,7 +14,3 @@ def normal(*shape, seed=0, scale=1.0):
 def uniform(*shape, seed=0, low=0.0, high=1.0):
     drawn = torch.rand(*shape, generator=rng(seed), dtype=torch.float64)
     return low + (high - low) * drawn
-
-
-def metric(D, seed=0):
-    return pu.fit_metric(normal(4 * D + 8, D, seed=seed) @ normal(D, D, seed=seed + 1))
