@@ -37,7 +37,7 @@ class Settings(NamedTuple):
     starts: int = 4
     every: int = 100  # episodes between checkpoints
     angles: int = 60  # of a grid of R
-    judged: int = 5  # changes that starts, and the grid, are judged on
+    evaluations: int = 5  # episodes that starts, and the grid, are compared on
     pairs: int = 99  # real ones, at most
     marginals: int = 100  # put on either column of a real pair
     blocks: int = 5
@@ -181,7 +181,7 @@ CHAPTER = Chapter(
             transfer=40,
             encoder_episodes=6,
             angles=12,
-            judged=2,
+            evaluations=2,
             pairs=12,
             marginals=5,
             pair_steps=5,

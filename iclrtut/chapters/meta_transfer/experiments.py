@@ -16,37 +16,8 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from iclrtut.chapters.meta_transfer import Settings
-from iclrtut.chapters.meta_transfer.graphs import (
-    acyclic,
-    conditionals,
-    edge_slope,
-    mass,
-    set_likelihoods,
-)
-from iclrtut.chapters.meta_transfer.method import (
-    SITES,
-    Curves,
-    Learner,
-    World,
-    blocks,
-    both,
-    change,
-    deltas,
-    discover,
-    distances,
-    draw,
-    first_step,
-    fixed_point,
-    follow,
-    learn,
-    learning_curves,
-    log_dirichlet,
-    parts,
-    population,
-    sample,
-    sample_changed,
-)
+from iclrtut.chapters.meta_transfer import Settings, graphs, method
+from iclrtut.chapters.meta_transfer.method import SITES
 from iclrtut.claims import Measurements
 from iclrtut.errors import BadRequest, RunFailed
 from iclrtut.metrics import share
@@ -91,9 +62,9 @@ def shift(
         site: what changes, one of SITES.
         rows: concentration of the rows, old and new.
     """
-    world = draw(runs, N, generator, rows)
-    star = change(world, site, generator, rows=rows)
-    a, b = sample(star, examples, 1, generator)
+    world = method.draw(runs, N, generator, rows)
+    star = method.change(world, site, generator, rows=rows)
+    a, b = method.sample(star, examples, 1, generator)
     return Shift(world.log_joint(), star.log_joint(), a[..., 0], b[..., 0])
 
 
@@ -111,13 +82,13 @@ def measure_head_start(run: Run) -> Measurements:
     shifted = shift(run.generator("head start"), s.runs, s.N, s.head_at[-1])
     measured = {}
     for name, rate in zip(("slow", "medium", "fast"), s.head_rates, strict=True):
-        means = learning_curves(*shifted, rate, s.head_at).gap.mean(1).tolist()
+        means = method.learning_curves(*shifted, rate, s.head_at).gap.mean(1).tolist()
         at = {f"k{k}": mean for k, mean in zip(s.head_at, means, strict=True)}
         measured[f"head_start_{name}"] = {"value": min(means), **at}
     return measured
 
 
-def curves(run: Run, site: str = "cause") -> tuple[list[int], Curves]:
+def curves(run: Run, site: str = "cause") -> tuple[list[int], method.Curves]:
     """How both learners adapt to a change, until they meet.
 
     Args:
@@ -132,7 +103,7 @@ def curves(run: Run, site: str = "cause") -> tuple[list[int], Curves]:
     n = 25 * s.head_at[-1]
     shifted = shift(run.generator(f"curves {site}"), s.runs, s.N, n, site)
     at = sorted({0, *(round(n ** (k / 40)) for k in range(41))})
-    return at, learning_curves(*shifted, s.head_rates[1], at)
+    return at, method.learning_curves(*shifted, s.head_rates[1], at)
 
 
 # Gamma
@@ -162,7 +133,7 @@ def measure_gamma(run: Run) -> tuple[Measurements, Gamma]:
     measured, paths = {}, []
     for id, (runs, N, swapped) in _bar(sizes.items(), "gamma"):
         generator = run.generator(id)
-        world = draw(runs, N, generator)
+        world = method.draw(runs, N, generator)
         paths.append(_discovered(run, world, generator, swapped=swapped))
         end = paths[-1][-1].sigmoid()
         sure = end < 1 - SURE if swapped else end > SURE
@@ -170,17 +141,19 @@ def measure_gamma(run: Run) -> tuple[Measurements, Gamma]:
     return measured, Gamma(*paths)
 
 
-def _discovered(run: Run, world: World, generator: Generator, **options: Any) -> Tensor:
+def _discovered(
+    run: Run, world: method.World, generator: Generator, **options: Any
+) -> Tensor:
     """The paths of gamma [E + 1, R] by the settings of the run, or other options."""
     names = ("episodes", "steps", "batch", "rate", "gamma_rate")
     usual = {name: getattr(run.settings, name) for name in names}
-    return discover(world, generator, **{**usual, **options})
+    return method.discover(world, generator, **{**usual, **options})
 
 
-def flat(runs: int, N: int, generator: Generator) -> World:
+def flat(runs: int, N: int, generator: Generator) -> method.World:
     """Worlds whose joint is flat Dirichlet on all N^2 cells: A and B are alike."""
-    joint = log_dirichlet((runs, N * N), 1.0, generator).view(runs, N, N)
-    return World(*learn(joint))
+    joint = method.log_dirichlet((runs, N * N), 1.0, generator).view(runs, N, N)
+    return method.World(*method.learn(joint))
 
 
 def measure_symmetric(run: Run) -> Measurements:
@@ -193,7 +166,7 @@ def measure_symmetric(run: Run) -> Measurements:
         alike, and noise alone moves gamma.
     """
     s: Settings = run.settings
-    tried = {"symmetric": (flat, s.rate), "apart": (draw, 1.0)}
+    tried = {"symmetric": (flat, s.rate), "apart": (method.draw, 1.0)}
     numbers = []
     for name, (make, rate) in _bar(tried.items(), "no change"):
         generator = run.generator(name)
@@ -216,7 +189,7 @@ class Dimension(NamedTuple):
     backward: Tensor  # int64 [sizes, R], B -> A
 
 
-def half_steps(learner: Learner, log_star: Tensor, limit: int) -> Tensor:
+def half_steps(learner: method.Learner, log_star: Tensor, limit: int) -> Tensor:
     """Population steps of rate 1 until KL(P* || P) is at most half, int64 [R].
 
     A rate of 1 is below twice the inverse of every curvature, so the KL only falls and
@@ -234,8 +207,8 @@ def half_steps(learner: Learner, log_star: Tensor, limit: int) -> Tensor:
     left, n = torch.arange(len(steps), device=steps.device), 16
     while len(left):
         n = min(2 * n, limit)
-        here = Learner(*(part[left] for part in learner))
-        path = population(here, log_star[left], 1.0, n)
+        here = method.Learner(*(part[left] for part in learner))
+        path = method.population(here, log_star[left], 1.0, n)
         steps[left] = (path > path[0] / 2).sum(0)
         left = left[path[-1] > path[0] / 2]
         if len(left) and n == limit:
@@ -264,7 +237,7 @@ def measure_dimension(run: Run) -> tuple[Measurements, Dimension]:
     for N in _bar(s.sizes, "dimension"):
         shifted = shift(run.generator(f"dimension {N}"), s.size_runs, N, 1)
         stars = shifted.log_star, shifted.log_star.mT
-        starts = zip(both(shifted.log_p), stars, strict=True)
+        starts = zip(method.both(shifted.log_p), stars, strict=True)
         taken.append([half_steps(*start, 100 * N) for start in starts])
     forward, backward = map(torch.stack, zip(*taken, strict=True))
     ratio = (backward / forward.double()).median(1)[0].tolist()
@@ -289,7 +262,7 @@ def measure_any_site(run: Run) -> Measurements:
     for law, site in _bar(list(product(laws, ("effect", "mechanism"))), "any site"):
         id, rows = f"any_site_{site}{law}", laws[law]
         generator = run.generator(id)
-        world = draw(s.site_runs, s.N, generator, rows)
+        world = method.draw(s.site_runs, s.N, generator, rows)
         path = _discovered(run, world, generator, site=site, rows=rows)
         end = path[-1].sigmoid()
         measured[id] = share(end > 0.5) | {"sigma": float(end.median())}
@@ -317,7 +290,7 @@ def measure_predictors(run: Run) -> tuple[Measurements, Predictors]:
     size, shape = (s.predictor_runs, s.N, s.predictor_at), (len(SITES), len(laws), -1)
     shifts = [shift(generator, *size, site, law) for site, law in product(SITES, laws)]
     shifted = Shift(*map(torch.cat, zip(*shifts, strict=True)))
-    gap = learning_curves(*shifted, s.predictor_rate, [s.predictor_at]).gap[0]
+    gap = method.learning_curves(*shifted, s.predictor_rate, [s.predictor_at]).gap[0]
     right = {
         name: _agreement(prediction, gap).view(shape)
         for name, prediction in predictions(shifted.log_p, shifted.log_star).items()
@@ -333,8 +306,8 @@ def predictions(log_p: Tensor, log_star: Tensor) -> dict[str, Tensor]:
 
     Positive where A -> B should lead.
     """
-    near, steep = distances(log_p, log_star), first_step(log_p, log_star)
-    split = parts(log_p, log_star)
+    near, steep = method.distances(log_p, log_star), method.first_step(log_p, log_star)
+    split = method.parts(log_p, log_star)
     return {
         "distance": near[1] - near[0],
         "step": steep[0] - steep[1],
@@ -376,21 +349,21 @@ def where_it_breaks(run: Run) -> Breaks:
     """
     s: Settings = run.settings
     g = run.generator("breaks")
-    world, results = draw(s.large_runs, s.N, g), []
-    for n in blocks(s.episodes, AT_ONCE):
-        a, b = sample_changed(world, "cause", g, episodes=n, steps=20, batch=1)
-        results.append(deltas(world.log_joint(), a, b, 3.0))
+    world, results = method.draw(s.large_runs, s.N, g), []
+    for n in method.blocks(s.episodes, AT_ONCE):
+        a, b = method.sample_changed(world, "cause", g, episodes=n, steps=20, batch=1)
+        results.append(method.deltas(world.log_joint(), a, b, 3.0))
     delta = torch.cat(results)
     shape = (4000, delta.shape[1])
     at = torch.randint(len(delta), shape, generator=g, device=delta.device)
-    path = follow(delta.gather(0, at), 0.1, rms=False)
+    path = method.follow(delta.gather(0, at), 0.1, rms=False)
     gaps = []
     for rows in SHARPNESS:
         shifted = shift(g, s.predictor_runs, s.N, 20, rows=rows)
-        gaps.append(learning_curves(*shifted, s.rate, [20]).gap[0])
+        gaps.append(method.learning_curves(*shifted, s.rate, [20]).gap[0])
     return Breaks(
         delta=delta,
-        exact=fixed_point(delta),
+        exact=method.fixed_point(delta),
         followed=path[2000:].sigmoid().mean(0),
         sharpness=SHARPNESS,
         gap=torch.stack(gaps),
@@ -424,9 +397,10 @@ def growth(run: Run) -> list[Growth]:
         arms = {}
         for size in sizes:
             now = s._replace(**{name: size})
-            world = draw(now.runs, now.N, g)
-            examples = sample(world, now.steps, s.batch, g)
-            arms[str(size)] = partial(deltas, world.log_joint(), *examples, s.rate)
+            world = method.draw(now.runs, now.N, g)
+            examples = method.sample(world, now.steps, s.batch, g)
+            inputs = world.log_joint(), *examples, s.rate
+            arms[str(size)] = partial(method.deltas, *inputs)
         times = alternate(arms, rounds=5)
         results.append(Growth(name, sizes, tuple(map(min, times.values()))))
     return results
@@ -452,19 +426,21 @@ def where_larger_graphs_stop(run: Run) -> Larger:
     """
     s: Settings = run.settings
     g, runs, K, T = run.generator("larger"), s.worlds, 3, s.steps
-    root, middle = log_dirichlet((runs, K), 1.0, g), draw(runs, K, g).effect
-    joint = (root[..., None] + middle)[..., None] + draw(runs, K, g).effect[:, None]
-    tables, results = conditionals(joint), []
-    for n in blocks(s.episodes, AT_ONCE):
-        new = log_dirichlet((n, runs, K), 1.0, g) - root
+    root = method.log_dirichlet((runs, K), 1.0, g)
+    middle, end = (method.draw(runs, K, g).effect for _ in range(2))
+    joint = (root[..., None] + middle)[..., None] + end[:, None]
+    tables, results = graphs.conditionals(joint), []
+    for n in method.blocks(s.episodes, AT_ONCE):
+        new = method.log_dirichlet((n, runs, K), 1.0, g) - root
         x = _values(joint + new[..., None, None], T * s.batch, g)
         x = x.view(n, runs, T, s.batch, 3)
-        results.append(set_likelihoods(tables, x, s.rate))
+        results.append(graphs.set_likelihoods(tables, x, s.rate))
     start = torch.zeros(runs, 3, 3, dtype=joint.dtype, device=joint.device)
     log_l = torch.cat(results)
-    paths = follow(log_l, s.gamma_rate, gradient=edge_slope, start=start)
+    paths = method.follow(log_l, s.gamma_rate, gradient=graphs.edge_slope, start=start)
     graph = paths[-1] > 0  # on the diagonal it stays at zero
-    return Larger(paths.sigmoid(), graph, ~acyclic(graph), mass(joint, graph))
+    cyclic, mass = ~graphs.acyclic(graph), graphs.mass(joint, graph)
+    return Larger(paths.sigmoid(), graph, cyclic, mass)
 
 
 def _values(joint: Tensor, n: int, generator: Generator) -> Tensor:

@@ -229,7 +229,7 @@ def fresh_regrets(run: Run, worlds: Worlds, paths: Paths) -> Tensor:
     s: Settings = run.settings
     data, gamma = run.generator("judge"), paths.gammas[-1]
     total = torch.zeros_like(gamma)
-    for _ in range(s.judged):
+    for _ in range(s.evaluations):
         points = episode(s, worlds, data)
         total += method.regret(
             gamma,
@@ -237,7 +237,7 @@ def fresh_regrets(run: Run, worlds: Worlds, paths: Paths) -> Tensor:
                 paths.thetas[-1], *points, s.encoder_steps, s.encoder_rate
             ),
         )
-    return total / s.judged
+    return total / s.evaluations
 
 
 def measure_encoder(paths: Paths, regrets: Tensor) -> Measurements:
@@ -297,13 +297,13 @@ def landscape(run: Run, worlds: Worlds, changed: bool = True) -> Landscape:
     angles = torch.arange(s.angles, dtype=torch.float64, device=run.device)
     angles = angles * RIGHT / s.angles
     total = angles.new_zeros(2, s.angles, W)
-    for _ in range(s.judged):
+    for _ in range(s.evaluations):
         points = episode(s, worlds, data, changed)
         for i in range(0, s.angles, ANGLES):
             theta = angles[i : i + ANGLES, None].expand(-1, W)
             log_l = log_likelihoods(theta, *points, s.encoder_steps, s.encoder_rate)
             total[:, i : i + ANGLES] += log_l
-    forward, backward = total / (s.judged * s.transfer)
+    forward, backward = total / (s.evaluations * s.transfer)
     return Landscape(angles, forward, backward, worlds.turn)
 
 
@@ -541,12 +541,12 @@ def multimodal_landscape(run: Run, worlds: Worlds) -> Landscape:
         theta = angles[i].expand(len(worlds.turn))
         weights = fit_networks(run, worlds, theta, f"networks at angle {i}")
         data = run.generator("multimodal landscape")  # the same at every angle
-        for _ in range(s.judged):
+        for _ in range(s.evaluations):
             points = draw(worlds, new_means(worlds, data), n, data)
             total[:, i] += _network_likelihoods(
                 s, weights, theta, points, s.rotor_steps
             )
-    forward, backward = total / (s.judged * n)
+    forward, backward = total / (s.evaluations * n)
     return Landscape(angles, forward, backward, worlds.turn)
 
 

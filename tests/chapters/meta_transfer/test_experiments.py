@@ -156,7 +156,7 @@ def discover_calls(monkeypatch):
         ends = sigma.repeat(runs)[:runs].logit()
         return torch.stack([torch.zeros(runs).double(), ends])
 
-    monkeypatch.setattr(experiments, "discover", discover)
+    monkeypatch.setattr(method, "discover", discover)
     return calls
 
 

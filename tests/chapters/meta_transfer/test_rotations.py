@@ -126,12 +126,12 @@ def test_starts_are_compared_on_the_same_fresh_data():
     worlds = rotations.make_worlds(run)
     paths = rotations.train_encoder(run, worlds)
     data, total = run.generator("judge"), 0
-    for _ in range(run.settings.judged):
+    for _ in range(run.settings.evaluations):
         points = rotations.episode(run.settings, worlds, data)
         log_l = encoder.log_likelihoods(paths.thetas[-1], *points, 5, 0.1)
         total = total + method.regret(paths.gammas[-1], *log_l)
     result = rotations.fresh_regrets(run, worlds, paths)
-    assert torch.allclose(result, total / run.settings.judged, rtol=1e-12)
+    assert torch.allclose(result, total / run.settings.evaluations, rtol=1e-12)
 
 
 @pytest.mark.parametrize("backwards", [False, True])
@@ -172,7 +172,7 @@ def test_the_claims_count_what_they_say():
 
 
 def test_the_landscape_is_the_mean_likelihood_at_each_angle():
-    run = start(angles=6, judged=2)
+    run = start(angles=6, evaluations=2)
     worlds = rotations.make_worlds(run)
     land = rotations.landscape(run, worlds)
     assert land.forward.shape == land.backward.shape == (6, 3)
@@ -357,12 +357,12 @@ def test_networks_at_every_angle_are_compared_on_the_same_data():
     s, theta = run.settings, land.angles[2].expand(2)
     weights = rotations.fit_networks(run, worlds, theta, "networks at angle 2")
     data, total, n = run.generator("multimodal landscape"), 0, s.rotor_steps * 50
-    for _ in range(s.judged):
+    for _ in range(s.evaluations):
         points = rotations.draw(worlds, rotations.new_means(worlds, data), n, data)
         sizes = s, weights, theta, points, s.rotor_steps
         total = total + rotations._network_likelihoods(*sizes)
     result = torch.stack([land.forward[2], land.backward[2]])
-    assert torch.allclose(result, total.double() / (s.judged * n), rtol=1e-6)
+    assert torch.allclose(result, total.double() / (s.evaluations * n), rtol=1e-6)
 
 
 def test_what_came_of_networks_is_counted():
