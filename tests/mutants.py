@@ -2,7 +2,8 @@
 
 Run as `make mutants`, or `python tests/mutants.py SLUG` for one chapter. Each fault of
 tests/chapters/SLUG/faults.py is applied alone, to a copy of the package, and the tests
-of that chapter's method run against the copy.
+of that chapter's method run against the copy; the tests of a shared module, where the
+fault is in one.
 """
 
 import importlib.util
@@ -47,19 +48,20 @@ def faults(slug: str) -> list[Fault]:
 
 def tests(slug: str) -> list[Path]:
     """The files that test the method of one chapter."""
-    names = ("test_method.py", "test_attacks.py")
+    names = ("test_method.py", "test_attacks.py", "test_decoder.py")
     files = [CHAPTERS / slug / name for name in names]
     return [file for file in files if file.is_file()]
 
 
 def home(slug: str, old: str) -> Path:
-    """The module of a chapter, its method first, that has this text once.
+    """The module that has this text once: the method, the chapter's, or a shared one.
 
     Raises:
         SystemExit: none has, or the text stands there more than once.
     """
     method = TREE / "iclrtut" / "chapters" / slug / "method.py"
     files = [method, *sorted(set(method.parent.glob("*.py")) - {method})]
+    files += sorted(method.parents[2].glob("*.py"))
     counts = {file: file.read_text(encoding="utf-8").count(old) for file in files}
     file = next((file for file, times in counts.items() if times), files[0])
     if counts[file] != 1:
@@ -75,7 +77,9 @@ def passes(slug: str, file: Path, text: str) -> bool:
         (Path(folder) / file.relative_to(TREE)).write_text(text, "utf-8")
         # From this folder, python finds the copy before the installed package.
         words = [sys.executable, "-m", "pytest", "-xq", "-p", "no:cacheprovider"]
-        words += ["--tb=no", *map(str, tests(slug))]
+        shared = TREE / "tests" / f"test_{file.stem}.py"
+        files = [shared] if file.parent.name == "iclrtut" else tests(slug)
+        words += ["--tb=no", *map(str, files)]
         environment = os.environ | {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}
         try:
             done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Deliberate faults: a text of the module, what replaces it, what that breaks."""
+"""Deliberate faults: a text of a module, what replaces it, what that breaks."""
 
 FAULTS = [
     # Sines
@@ -70,8 +70,8 @@ FAULTS = [
         "the windows of the frames are symmetric",
     ),
     (
-        "return (here * (1 - w) + there * w).flatten(-3, -2)",
-        "return (here * w + there * (1 - w)).flatten(-3, -2)",
+        "return (current * (1 - w) + following * w).flatten(-3, -2)",
+        "return (current * w + following * (1 - w)).flatten(-3, -2)",
         "windows are turned round",
     ),
     (
@@ -118,6 +118,16 @@ FAULTS = [
         "harmonics count from 0",
     ),
     (
+        "within = torch.arange(1, 65, device=f0.device)",
+        "within = torch.arange(64, device=f0.device)",
+        "a steady tone begins at phase 0",
+    ),
+    (
+        "audible = amplitudes.double() * (f0[:, None, None] * k < fs / 2)",
+        "audible = amplitudes.double()",
+        "a steady tone keeps what lies above Nyquist",
+    ),
+    (
         "pitch = interpolate(_pitch(f0), hop)",
         "pitch = _pitch(f0).repeat_interleave(hop, -1)",
         "the pitch moves in stairs",
@@ -139,11 +149,15 @@ FAULTS = [
         "the noise ignores its generator",
     ),
     (
-        "hann = torch.hann_window(n, dtype=H.dtype, device=H.device)",
-        "hann = torch.hann_window(n, False, dtype=H.dtype, device=H.device)",
+        "return taps * torch.hann_window(n, dtype=H.dtype, device=H.device)",
+        "return taps * torch.hann_window(n, False, dtype=H.dtype, device=H.device)",
         "the filter's window is symmetric",
     ),
-    ("return taps * hann if window else taps", "return taps", "no window"),
+    (
+        "return taps * torch.hann_window(n, dtype=H.dtype, device=H.device)",
+        "return taps",
+        "no window",
+    ),
     (
         "torch.fft.irfft(H, n).roll(n // 2, -1)",
         "torch.fft.irfft(H, n)",
@@ -155,14 +169,14 @@ FAULTS = [
         "the response is a sample early",
     ),
     (
-        "shifted = [F.pad(pieces[..., i, :], (0, 0, i, parts - 1 - i))",
-        "shifted = [F.pad(pieces[..., i, :], (0, 0, parts - 1 - i, i))",
+        "shifted = [F.pad(pieces[..., i, :], (0, 0, i, spans - 1 - i))",
+        "shifted = [F.pad(pieces[..., i, :], (0, 0, spans - 1 - i, i))",
         "tails are laid down in the wrong order",
     ),
     (
-        "shifted = [F.pad(pieces[..., i, :], (0, 0, i, parts - 1 - i))",
+        "shifted = [F.pad(pieces[..., i, :], (0, 0, i, spans - 1 - i))",
         "shifted = [F.pad(pieces[..., i, :], (0, 0, max(i - 1, 0), "
-        "parts - 1 - max(i - 1, 0)))",
+        "spans - 1 - max(i - 1, 0)))",
         "overlapping frames are added one hop early",
     ),
     (
@@ -224,18 +238,18 @@ FAULTS = [
         "the phase begins anew in each block",
     ),
     (
-        "return sound, float(made[-1] % 1 if spans else turns)",
-        "return sound, float(made[-1] if spans else turns)",
+        "return sound, float(phase[-1] % 1 if spans else turns)",
+        "return sound, float(phase[-1] if spans else turns)",
         "the stream's phase is never wrapped",
     ),
     (
-        "return sound, float(made[-1] % 1 if spans else turns)",
-        "return sound, float(np.float32(made[-1] % 1) if spans else turns)",
+        "return sound, float(phase[-1] % 1 if spans else turns)",
+        "return sound, float(np.float32(phase[-1] % 1) if spans else turns)",
         "the stream's phase is kept in single precision",
     ),
     (
-        "made = turns + np.cumsum(pitch / fs)",
-        "made = turns + np.cumsum((pitch / fs).astype(np.float32))",
+        "phase = turns + np.cumsum(pitch / fs)",
+        "phase = turns + np.cumsum((pitch / fs).astype(np.float32))",
         "the stream adds turns in single precision",
     ),
     (
@@ -285,18 +299,18 @@ FAULTS = [
         "the noise's tails are cut at blocks",
     ),
     (
-        "late = n // 2 if late < 0 else late",
-        "late = n // 2",
+        "crop = n // 2 if crop < 0 else crop",
+        "crop = n // 2",
         "the stream crops in each block",
     ),
     (
-        "late = max(0, late - len(done))",
-        "late = 0",
+        "crop = max(0, crop - len(ready))",
+        "crop = 0",
         "the crop reaches over one block only",
     ),
     (
-        "yield tail.ravel()[late : n // 2]",
-        "yield tail.ravel()[late : n // 2 - 1]",
+        "yield tail.ravel()[crop : n // 2]",
+        "yield tail.ravel()[crop : n // 2 - 1]",
         "the stream ends a sample early",
     ),
     (
@@ -305,8 +319,8 @@ FAULTS = [
         "frames replace each other in the stream",
     ),
     (
-        "tone, hiss = tone[ready:], hiss[ready:]",
-        "tone, hiss = tone[:0], hiss[:0]",
+        "sines, noise = sines[ready:], noise[ready:]",
+        "sines, noise = sines[:0], noise[:0]",
         "what waits between blocks is lost",
     ),
     # Listening
@@ -400,36 +414,71 @@ FAULTS = [
         "at frame {at}",
         "the frame is counted through the batch",
     ),
+    # iclrtut/audio.py
     (
-        "if x.ndim == 2 and 0 < min(x.shape) <= 8:\n"
-        "        return mono(_scaled(x).mean(int(np.argmin(x.shape))), rate, fs)",
-        "if x.ndim == 2 and 0 < min(x.shape) <= 8:\n"
-        "        return mono(_scaled(x).mean(-1), rate, fs)",
+        "samples = samples.mean(int(np.argmin(shape)))",
+        "samples = samples.mean(-1)",
         "channels first are taken for samples",
     ),
     (
-        "mono(_scaled(x).mean(int(",
-        "mono(_scaled(x).sum(int(",
+        "samples = samples.mean(int(np.argmin(shape)))",
+        "samples = samples.sum(int(np.argmin(shape)))",
         "channels are added",
     ),
     (
-        "half = 2.0 ** (8 * x.dtype.itemsize - 1)",
+        "half = 2.0 ** (8 * bytes - 1)",
         "half = 2.0**15",
         "all whole numbers are scaled as 16 bits",
     ),
     (
-        '(x - half * (x.dtype.kind == "u")) / half',
-        "x / half",
+        'return (samples - half * (kind == "u")) / half',
+        "return samples / half",
         "bytes without a sign keep their offset",
     ),
     (
-        "x = signal.resample_poly(x, fs // shared, int(rate) // shared)",
-        "x = signal.resample_poly(x, int(rate) // shared, fs // shared)",
+        "signal.resample_poly(samples, fs // common, int(rate) // common)",
+        "signal.resample_poly(samples, int(rate) // common, fs // common)",
         "the rates are exchanged",
     ),
     (
-        "x = signal.resample_poly(x, fs // shared, int(rate) // shared)",
-        "x = x[(np.arange(-(-len(x) * fs // int(rate))) * int(rate)) // fs]",
+        "signal.resample_poly(samples, fs // common, int(rate) // common)",
+        "samples[(np.arange(-(-len(samples) * fs // rate)) * rate) // fs]",
         "recordings are resampled without a filter",
+    ),
+    (
+        "power = torch.fft.rfft(x).abs().square() / len(x) ** 2",
+        "power = torch.fft.rfft(x).abs() / len(x)",
+        "equal loudness of amplitudes, not of power",
+    ),
+    (
+        "ratio = d / mean.clamp_min(1e-30)",
+        "ratio = d / d.mean(-1, keepdim=True).clamp_min(1e-30)",
+        "YIN without its running mean",
+    ),
+    (
+        "period: Tensor = at[..., 0] + shift",
+        "period: Tensor = at[..., 0] - shift",
+        "YIN's parabola is turned round",
+    ),
+    # decoder.py
+    (
+        "direct = torch.ones_like(self.room[:1])",
+        "direct = self.room[:1]",
+        "the room swallows the sound itself",
+    ),
+    (
+        "noise = positive(output[..., last:] - 5)",
+        "noise = positive(output[..., last:])",
+        "the noise begins loud",
+    ),
+    (
+        "output: Tensor = self.out(torch.cat([self.gru(both)[0], both], -1))",
+        "output: Tensor = self.out(torch.cat([self.gru(both)[0], 0 * both], -1))",
+        "the second stack does not see the inputs",
+    ),
+    (
+        "loud = self.loud(((loud - self.mean) / self.spread)[..., None])",
+        "loud = self.loud((loud - self.mean)[..., None])",
+        "loudness is centred and not scaled",
     ),
 ]
