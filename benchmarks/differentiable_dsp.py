@@ -24,10 +24,13 @@ from functools import partial
 import _timing
 import numpy as np
 import torch
-from _timing import in_turn
 from torch import Tensor
 
-from iclrtut.chapters.differentiable_dsp.method import Controls, stream, synthesise
+from iclrtut.chapters.differentiable_dsp import method
+from iclrtut.timing import alternate
+from iclrtut.timing import seconds as seconds_of
+
+Controls = method.Controls[method.Array]
 
 FS, HOP, HARMONICS, BANDS, BLOCK, ROUNDS = 16_000, 64, 60, 65, 64, 5
 RATE = FS // HOP
@@ -35,7 +38,7 @@ LENGTHS = (10, 60, 600)  # seconds
 PITCHES = (220, 65)  # Hz
 
 
-def made(pitch: float, frames: int = 40 * BLOCK) -> Controls:
+def vibrato(pitch: float, frames: int = 40 * BLOCK) -> Controls:
     """About ten seconds of controls, float32, that join their own beginning."""
     turns = np.arange(frames)[:, None] / frames
     k, band = np.arange(1, HARMONICS + 1), np.arange(BANDS) / BANDS
@@ -44,7 +47,7 @@ def made(pitch: float, frames: int = 40 * BLOCK) -> Controls:
     hiss = 1e-2 * (1.1 + np.cos(2 * np.pi * (5 * turns + band)))
     level = 0.6 + 0.4 * np.cos(2 * np.pi * 9 * turns)
     parts = f0[:, 0], level[:, 0], weights / weights.sum(1, keepdims=True), hiss
-    return Controls(*(part.astype(np.float32) for part in parts))
+    return method.Controls(*(part.astype(np.float32) for part in parts))
 
 
 def blocks(loop: Controls, seconds: float, size: int = BLOCK) -> Iterator[Controls]:
@@ -53,13 +56,15 @@ def blocks(loop: Controls, seconds: float, size: int = BLOCK) -> Iterator[Contro
     for at in itertools.cycle(range(0, len(loop.f0), size)):
         if left <= 0:
             return
-        yield Controls(*(part[at : min(at + size, at + left)] for part in loop))
+        yield method.Controls(*(part[at : min(at + size, at + left)] for part in loop))
         left -= min(size, len(loop.f0) - at)
 
 
 def whole(loop: Controls, seconds: float) -> Controls:
     """All the controls at once."""
-    return Controls(*map(np.concatenate, zip(*blocks(loop, seconds), strict=True)))
+    return method.Controls(
+        *map(np.concatenate, zip(*blocks(loop, seconds), strict=True))
+    )
 
 
 def white(samples: int) -> Tensor:
@@ -70,7 +75,9 @@ def white(samples: int) -> Tensor:
 
 def streamed(loop: Controls, seconds: float, size: int = BLOCK) -> int:
     """How many samples the stream makes; they are dropped."""
-    sound = stream(blocks(loop, seconds, size), np.random.default_rng(0), HOP, FS)
+    sound = method.stream(
+        blocks(loop, seconds, size), np.random.default_rng(0), HOP, FS
+    )
     return sum(len(piece) for piece in sound)
 
 
@@ -81,8 +88,8 @@ def complete(loop: Controls, seconds: float) -> None:
 
 def differentiable(controls: Controls, backward: bool = False) -> Tensor:
     """`synthesise`, with what a gradient to all controls needs."""
-    given = Controls(*(torch.from_numpy(v).requires_grad_() for v in controls))
-    sound = synthesise(given, white(len(controls.f0) * HOP), HOP, FS)
+    leaves = method.Controls(*(torch.from_numpy(v).requires_grad_() for v in controls))
+    sound = method.synthesise(leaves, white(len(controls.f0) * HOP), HOP, FS)
     if backward:
         sound.square().mean().backward()
     return sound.detach()
@@ -138,17 +145,19 @@ def memory(name: str, seconds: float, pitch: float) -> float:
 def grown(name: str, seconds: float, pitch: float) -> float:
     """MiB by which a route raises this process's memory, sampled all the while."""
     torch.set_num_threads(1)
-    return _timing.grown(routes(made(pitch), seconds)[name])
+    return _timing.grown(routes(vibrato(pitch), seconds)[name])
 
 
 def agree(loop: Controls, seconds: float) -> float:
     """The largest rms between two routes over the rms of the sound; at most 1e-4."""
     controls = whole(loop, seconds)
     truth = transcription(controls).numpy()
-    pieces = list(stream(blocks(loop, seconds), np.random.default_rng(0), HOP, FS))
-    found = np.concatenate(pieces), differentiable(controls).numpy()
+    pieces = list(
+        method.stream(blocks(loop, seconds), np.random.default_rng(0), HOP, FS)
+    )
+    sounds = np.concatenate(pieces), differentiable(controls).numpy()
     scale = np.sqrt(np.mean(truth**2))
-    worst = max(float(np.sqrt(np.mean((x - truth) ** 2)) / scale) for x in found)
+    worst = max(float(np.sqrt(np.mean((x - truth) ** 2)) / scale) for x in sounds)
     assert worst <= 1e-4, f"the routes differ by {worst:.1e} of the rms"
     return worst
 
@@ -157,12 +166,12 @@ def by_length() -> dict[str, dict[str, float]]:
     """The stream over ever longer sounds."""
     rows = {}
     for pitch in PITCHES:
-        loop = made(pitch)
+        loop = vibrato(pitch)
         for seconds in LENGTHS:
             rounds = 1 if seconds > 60 else ROUNDS
             streamed(loop, 5)
             call = partial(complete, loop, seconds)
-            times = [_timing.seconds(call) for _ in range(rounds)]
+            times = [seconds_of(call) for _ in range(rounds)]
             rows[f"{seconds} s around {pitch} Hz"] = {
                 "times_real_time": seconds / statistics.median(times),
                 "peak_MiB": memory("stream", seconds, pitch),
@@ -174,9 +183,9 @@ def by_route() -> dict[str, dict[str, float]]:
     """All routes over ten seconds."""
     rows = {}
     for pitch in PITCHES:
-        loop, seconds = made(pitch), LENGTHS[0]
+        loop, seconds = vibrato(pitch), LENGTHS[0]
         worst = agree(loop, seconds)
-        times = in_turn(routes(loop, seconds), ROUNDS)
+        times = alternate(routes(loop, seconds), ROUNDS)
         for name, spent in times.items():
             pairs = zip(times["transcription, float64"], spent, strict=True)
             rows[f"{name}, {pitch} Hz"] = {
@@ -190,9 +199,9 @@ def by_route() -> dict[str, dict[str, float]]:
 
 def by_block() -> dict[str, dict[str, float]]:
     """The stream with its controls in blocks of other sizes."""
-    loop, sizes = made(PITCHES[0]), (1, 4, 16, 64, 256)
+    loop, sizes = vibrato(PITCHES[0]), (1, 4, 16, 64, 256)
     calls = {f"{n} frames": lambda n=n: streamed(loop, 10, n) for n in sizes}
-    times = in_turn(calls, ROUNDS)
+    times = alternate(calls, ROUNDS)
     return {
         name: {
             "times_real_time": 10 / statistics.median(spent),

@@ -50,7 +50,7 @@ SAID = {
     "Run card": ("This is what produced the numbers on this page.",),
 }
 CHECKS = {"close", "monte_carlo", "symbolic", "at_most"}
-FIGURES = {"figures.show", "play.frames", "play.widget"}
+FIGURES = {"figures.show", "play.frames", "play.widget", "audio.players"}
 TAG = re.compile(r"\\tag\{([^}]*)\}")
 NUMBER = re.compile(r"(\d+[a-z]?)(, def\.)?")
 HEADING = re.compile(r"^(#{1,6}) (.+)$", re.MULTILINE)

@@ -251,6 +251,7 @@ def imported(file):
 SHARED = {
     "fit_probe": "for chapters on features that are to come",
     "load_recording": "for a second chapter on sound that is to come",
+    "pitch": "for a second chapter on sound that is to come",
 }
 # Modules that serve every chapter alike, through `run`, the notebooks or the site.
 HOUSE = {"checkpoint", "claims", "errors", "files", "ledger", "records", "run"}

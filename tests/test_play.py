@@ -145,6 +145,16 @@ def test_a_widget_carries_its_script_and_its_payload(shown):
     assert "<noscript>" in page and "<figcaption>Lift them." in page
 
 
+def test_a_script_gets_the_shared_ones_that_it_uses(shown):
+    texts = {"alt": "A text.", "caption": "Read it."}
+    play.run_script("// uses audio.js\nplayers();", {"fs": 8000}, **texts)
+    play.run_script("// audio.js is not used\nroot.append('text');", {}, **texts)
+    used, not_used = shown
+    places = [used.index(text) for text in ("function slider(", "function players(")]
+    assert places == sorted(places) and used.index("const payload") > places[1]
+    assert "function slider(" in not_used and "function players(" not in not_used
+
+
 def test_a_widget_asks_nothing_of_the_network(shown):
     play.widget(SLUG, {"mode": "sampler"}, alt="A bowl.", caption="Jump.")
     text = shown[0].replace("http://www.w3.org/2000/svg", "")

@@ -77,9 +77,7 @@ INSTRUMENTS = {
 }
 
 
-def instrument_controls(
-    run: Run, instrument: str, f0: Tensor, level: Tensor
-) -> Controls[Tensor]:
+def perform(run: Run, instrument: str, f0: Tensor, level: Tensor) -> Controls[Tensor]:
     """The controls of an instrument that plays these pitches at these levels.
 
     Args:
@@ -190,7 +188,7 @@ def sound_of(run: Run, controls: Controls[Tensor], name: str) -> Tensor:
 def clips(run: Run, instrument: str, n: int, name: str, octave: float = 0) -> Clip:
     """n melodies of an instrument with their measured loudness; see `melodies`."""
     s: Settings = run.settings
-    truth = instrument_controls(run, instrument, *melodies(run, n, name, octave))
+    truth = perform(run, instrument, *melodies(run, n, name, octave))
     audio = sound_of(run, truth, f"{name} noise")
     return Clip(audio, truth.f0, method.loudness(audio, s.fs, s.rate), truth)
 
@@ -370,7 +368,18 @@ def train_all(run: Run, clip: Clip) -> Models:
 def render(
     run: Run, model: Callable[..., Tensor], f0: Tensor, loud: Tensor, name: str
 ) -> Tensor:
-    """The sound [n, N] of a decoder, from Hz and dB, both [n, T]."""
+    """The sound of a decoder, a few clips at a time, without gradients.
+
+    Args:
+        run: the run.
+        model: (f0, loudness, noise) -> sound.
+        f0: Hz, [n, T].
+        loud: loudness in dB, [n, T].
+        name: of the noise.
+
+    Returns:
+        Sound, [n, N].
+    """
     return in_batches(model, f0, loud, _noise(run, f0, name), size=CHUNK)
 
 

@@ -1,8 +1,9 @@
 """DDSP: differentiable digital signal processing, at working speed.
 
 Engel, Hantrakul, Gu, Roberts, ICLR 2020. Numbers in brackets are equations of the
-chapter `differentiable_dsp`. Sound is a float tensor [..., N] at fs samples a second;
-controls change T times in it, once every hop = N / T samples. A note of your own:
+chapter `differentiable_dsp`. Sound is a tensor [..., N], float32 or float64 (another
+dtype, or nothing in it, is a BadRequest), at fs samples a second; controls change T
+times in it, once every hop = N / T samples. A note of your own:
 
     T, k = 200, torch.arange(1.0, 41)                    # two seconds, 40 harmonics
     f0 = torch.full((T,), 220.0)                         # Hz
@@ -88,6 +89,7 @@ def phase(f0: Tensor, fs: int = 16_000) -> Tensor:
 
     Args:
         f0: Hz by sample, [..., N].
+        fs: samples a second.
 
     Returns:
         Radians [..., N], rounded to the dtype of f0.
@@ -106,6 +108,7 @@ def distribution(weights: Tensor, f0: Tensor, fs: int = 16_000) -> Tensor:
     Args:
         weights: of harmonics 1 to K, not negative, [..., T, K].
         f0: Hz by frame, [..., T].
+        fs: samples a second.
 
     Returns:
         [..., T, K]; zeros in a frame whose fundamental itself lies too high.
@@ -137,7 +140,7 @@ def _by_frame(x: Tensor, hop: int) -> Tensor:
 
 
 def upsample(frames: Tensor, hop: int) -> Tensor:
-    """Overlapping Hann windows of two hops, (3).
+    """Overlapping Hann windows of two hops, (3): how amplitudes move between frames.
 
     Args:
         frames: [..., T, C].
@@ -152,13 +155,28 @@ def upsample(frames: Tensor, hop: int) -> Tensor:
 
 
 def interpolate(f0: Tensor, hop: int) -> Tensor:
-    """Straight lines between frames, the last one held. Shape [..., T] to [..., N]."""
+    """Straight lines between frames, the last one held: how the pitch moves, (3a).
+
+    Args:
+        f0: Hz by frame, [..., T].
+        hop: samples by frame.
+
+    Returns:
+        Hz by sample, [..., T * hop].
+    """
     w = torch.arange(hop, dtype=_real(f0, "pitches").dtype, device=f0.device) / hop
     return (f0[..., None] + (_next(f0, -1) - f0)[..., None] * w).flatten(-2)
 
 
 def positive(x: Tensor) -> Tensor:
-    """2 sigmoid(x)^(ln 10) + 1e-7, (4): how networks give amplitudes."""
+    """2 sigmoid(x)^(ln 10) + 1e-7, (4): an amplitude from a network's output.
+
+    Args:
+        x: any shape.
+
+    Returns:
+        Of the same shape, between 1e-7 and 2 + 1e-7.
+    """
     powered: Tensor = torch.sigmoid(x) ** math.log(10)
     return 2 * powered + 1e-7
 
@@ -170,6 +188,7 @@ def harmonic_bank(f0: Tensor, amplitudes: Tensor, hop: int, fs: int = 16_000) ->
         f0: Hz by frame, [..., T].
         amplitudes: A_k by frame, [..., T, K].
         hop: samples by frame.
+        fs: samples a second.
 
     Returns:
         Sound, [..., T * hop].
@@ -201,6 +220,7 @@ def steady_tones(f0: Tensor, amplitudes: Tensor, N: int, fs: int = 16_000) -> Te
         f0: Hz, [S].
         amplitudes: A_k of all tones, [K].
         N: samples, a multiple of 64.
+        fs: samples a second.
 
     Returns:
         Sound [S, N], float32; a harmonic at fs / 2 or above is silent.
@@ -225,7 +245,12 @@ def steady_tones(f0: Tensor, amplitudes: Tensor, N: int, fs: int = 16_000) -> Te
 
 
 def white(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Uniform noise in [-1, 1), float32, of variance 1/3, (7)."""
+    """Uniform noise in [-1, 1), float32, of variance 1/3, (7).
+
+    Args:
+        shape: of the noise; its last axis counts samples.
+        generator: draws it, on its own device.
+    """
     return 2 * torch.rand(*shape, generator=generator, device=generator.device) - 1
 
 
@@ -261,7 +286,7 @@ def filter_noise(noise: Tensor, H: Tensor) -> Tensor:
         [..., N], not delayed: the filters' n / 2 samples are cropped.
 
     Raises:
-        BadRequest: N is no multiple of T.
+        BadRequest: N is no multiple of T, or the magnitudes are of one band.
     """
     taps = impulse_response(H)
     hop = _frames(_real(noise, "noise").shape[-1], (1, *taps.shape)[-2])
@@ -324,6 +349,8 @@ def synthesise(
     Args:
         controls: T frames.
         noise: from `white`, [..., T * hop].
+        hop: samples by frame.
+        fs: samples a second.
 
     Returns:
         Sound, [..., T * hop].
@@ -528,6 +555,7 @@ def loudness(x: Tensor, fs: int = 16_000, rate: int = 250) -> Tensor:
 
     Args:
         x: sound [..., N].
+        fs: samples a second.
         rate: frames a second; a divisor of fs.
 
     Returns:

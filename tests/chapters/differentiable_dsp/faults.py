@@ -451,9 +451,9 @@ FAULTS = [
         "equal loudness of amplitudes, not of power",
     ),
     (
-        "ratio = d / mean.clamp_min(1e-30)",
-        "ratio = d / d.mean(-1, keepdim=True).clamp_min(1e-30)",
-        "YIN without its running mean",
+        "trough = inside & rising & (ratio < 0.1)",
+        "trough = inside & rising & (ratio < 0)",
+        "YIN takes the deepest trough, not the first",
     ),
     (
         "period: Tensor = at[..., 0] + shift",

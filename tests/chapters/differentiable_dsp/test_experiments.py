@@ -33,7 +33,7 @@ def reed(run, n, name="train"):
 def test_the_sound_of_an_instrument_depends_on_pitch_and_level(name):
     run = start("quick")
     f0, level = torch.tensor([[220.0, 220, 440]]), torch.tensor([[0.4, 1.0, 1.0]])
-    sound = experiments.instrument_controls(run, name, f0, level)
+    sound = experiments.perform(run, name, f0, level)
     assert sound.amplitude.shape == (1, 3)
     assert sound.distribution.shape == (1, 3, 40)
     assert sound.noise.shape == (1, 3, 33)
@@ -52,10 +52,7 @@ def test_the_sound_of_an_instrument_depends_on_pitch_and_level(name):
 def test_instruments_differ_and_unknown_ones_are_refused():
     run = start()
     f0, level = torch.full((1, 4), 300.0), torch.full((1, 4), 0.8)
-    one, two = (
-        experiments.instrument_controls(run, name, f0, level)
-        for name in ("reed", "glass")
-    )
+    one, two = (experiments.perform(run, name, f0, level) for name in ("reed", "glass"))
     assert (one.distribution - two.distribution).abs().max() > 0.05
     refused(
         r"no instrument 'drum': use reed, glass\.",
