@@ -6,7 +6,7 @@ import re
 import sys
 import sysconfig
 
-import class_of
+import classroom
 import form
 import nbformat
 import pytest
@@ -56,7 +56,7 @@ ODD = [
 
 @st.composite
 def solutions(draw, heads):
-    """A folded solution in an alphabet of its own."""
+    """A folded solution in an alphabet that nothing else uses."""
     parts = draw(st.lists(st.tuples(st.sampled_from(SHAPES), SECRET), min_size=1))
     inside = "\n\n".join(shape.replace("{}", secret) for shape, secret in parts)
     head = draw(st.sampled_from(heads)).replace("{}", str(draw(st.integers(1, 9))))
@@ -66,7 +66,7 @@ def solutions(draw, heads):
 @st.composite
 def documents(draw, *heads):
     """The toy chapter with other solutions, some side by side, some in odd places."""
-    pieces = class_of.CHAPTER.split("<details><summary><b>Solution")
+    pieces = classroom.CHAPTER.split("<details><summary><b>Solution")
     text = pieces[0]
     for piece in pieces[1:]:
         text += draw(solutions([PLAIN])) + piece.split("</details>", 1)[1]
@@ -82,7 +82,7 @@ def secrets_of(text):
 @settings(max_examples=100, deadline=None)
 @given(documents())
 def test_no_character_of_a_solution_is_in_the_edition(text):
-    source = class_of.book(text)
+    source = classroom.book(text)
     assert secrets_of(text)
     for cell in source.cells:  # whatever a source's metadata may hold
         cell.metadata["about"] = "\ue000"
@@ -92,12 +92,12 @@ def test_no_character_of_a_solution_is_in_the_edition(text):
             cell.outputs = [nbformat.v4.new_output("stream", text="\ue000")]
     source.metadata["solution"] = "\ue000"
     source.cells.append(nbformat.v4.new_raw_cell("\ue000"))
-    made = student.edition(source, "toy")
-    written = nbformat.writes(made)
-    assert not secrets_of(json.dumps(made, ensure_ascii=False))
+    notebook = student.edition(source, "toy")
+    written = nbformat.writes(notebook)
+    assert not secrets_of(json.dumps(notebook, ensure_ascii=False))
     assert not secrets_of(written) and "\\ue" not in written.lower()
     # Nothing else is lost: the public text of the toy is all there.
-    shown = "\n".join(cell.source for cell in made.cells)
+    shown = "\n".join(cell.source for cell in notebook.cells)
     for words in ("Write `double(x)`", "Why?", "Write `cube(x)`", "print(run)"):
         assert words in shown
 
@@ -106,10 +106,10 @@ def test_no_character_of_a_solution_is_in_the_edition(text):
 @given(documents(*ODD))
 def test_a_solution_folded_otherwise_is_refused_or_left_out(text):
     try:
-        made = student.edition(class_of.book(text), "toy")
+        notebook = student.edition(classroom.book(text), "toy")
     except BadRequest:
         return
-    assert not secrets_of(nbformat.writes(made))
+    assert not secrets_of(nbformat.writes(notebook))
 
 
 @pytest.mark.parametrize(
@@ -122,16 +122,18 @@ def test_a_solution_folded_otherwise_is_refused_or_left_out(text):
     ],
 )
 def test_a_solution_without_a_clear_end_is_refused(old, new):
-    assert old in class_of.CHAPTER
-    text = class_of.CHAPTER.replace(old, new, 1)
+    assert old in classroom.CHAPTER
+    text = classroom.CHAPTER.replace(old, new, 1)
     with pytest.raises(BadRequest, match=r"fold of toy .*</details>"):
-        student.edition(class_of.book(text), "toy")
+        student.edition(classroom.book(text), "toy")
 
 
 def test_a_fold_that_is_no_solution_stays():
     fold = "<details><summary>A proof</summary>\n\nIt is so.\n\n</details>"
-    text = class_of.CHAPTER.replace("See [the", f"{fold}\n\nSee [the")
-    shown = "\n".join(c.source for c in student.edition(class_of.book(text), "t").cells)
+    text = classroom.CHAPTER.replace("See [the", f"{fold}\n\nSee [the")
+    shown = "\n".join(
+        c.source for c in student.edition(classroom.book(text), "t").cells
+    )
     assert fold in shown and "SOLUTION" not in shown
     assert "See the solution and [exercise 2](#exercise-2)." in shown
 
@@ -144,10 +146,10 @@ def test_no_line_of_a_chapters_solution_is_in_its_edition(slug):
     shown = {
         line.strip() for cell in edition(slug).cells for line in cell.source.split("\n")
     }
-    found = form.SOLUTION.findall(document.part("Exercises"))
-    assert len(found) == len(exercises(execute.source(slug)))
-    hidden = {line.strip() for _, text in found for line in text.split("\n")}
-    assert len(hidden - public) > 2 * len(found)
+    solved = form.SOLUTION.findall(document.part("Exercises"))
+    assert len(solved) == len(exercises(execute.source(slug)))
+    hidden = {line.strip() for _, text in solved for line in text.split("\n")}
+    assert len(hidden - public) > 2 * len(solved)
     assert not (hidden - public) & shown
     assert not [line for line in shown if "<b>Solution" in line or "#solution-" in line]
 
@@ -157,9 +159,9 @@ def test_no_line_of_a_chapters_solution_is_in_its_edition(slug):
 
 @pytest.mark.parametrize("slug", SLUGS)
 def test_each_exercise_of_a_chapter_has_a_place_and_its_check(slug):
-    made = edition(slug)
-    nbformat.validate(made)
-    tagged = {tag: c for c in made.cells for tag in c.metadata.get("tags", [])}
+    notebook = edition(slug)
+    nbformat.validate(notebook)
+    tagged = {tag: c for c in notebook.cells for tag in c.metadata.get("tags", [])}
     known = exercises(execute.source(slug))
     answered = form.answers(form.load(form.TREE / "book" / "chapters" / f"{slug}.md"))
     assert {str(each.number) for each in known if each.check} == set(answered)
@@ -174,19 +176,19 @@ def test_each_exercise_of_a_chapter_has_a_place_and_its_check(slug):
     assert places == [
         f"{'exercise' if each.check else 'answer'}-{each.number}" for each in known
     ]
-    assert all(not c.outputs for c in made.cells if c.cell_type == "code")
+    assert all(not c.outputs for c in notebook.cells if c.cell_type == "code")
 
 
 @pytest.mark.parametrize("slug", SLUGS)
 def test_code_and_text_outside_the_solutions_are_the_chapters(slug):
-    source, made = execute.source(slug), edition(slug)
+    source, notebook = execute.source(slug), edition(slug)
     codes = [
-        [c.source for c in n.cells if c.cell_type == "code"] for n in (source, made)
+        [c.source for c in n.cells if c.cell_type == "code"] for n in (source, notebook)
     ]
     assert codes[0] == codes[1]
     texts = [
         "\n".join(c.source for c in n.cells if c.cell_type == "markdown")
-        for n in (source, made)
+        for n in (source, notebook)
     ]
     words = [
         re.sub(r"\s+", " ", text)
@@ -208,13 +210,13 @@ def test_two_editions_are_the_same_to_the_letter():
 
 @pytest.fixture
 def toy(monkeypatch, tmp_path):
-    class_of.install(monkeypatch)
+    classroom.install(monkeypatch)
     monkeypatch.chdir(tmp_path)
 
 
 def test_the_command_writes_notebooks_and_says_where(capsys, toy, tmp_path):
     assert cli.main(["student", "out"]) == 0
-    assert capsys.readouterr().out.split() == [str(class_of.Path("out", "toy.ipynb"))]
+    assert capsys.readouterr().out.split() == [str(classroom.Path("out", "toy.ipynb"))]
     about = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "DIR/<student>/<slug>.ipynb" in about and "DIR/ada/toy.ipynb" in about
     assert "SOLUTION" not in (tmp_path / "out" / "toy.ipynb").read_text()
@@ -245,7 +247,7 @@ def test_a_bad_request_is_refused(capsys, toy, tmp_path, words, code, message):
 @pytest.mark.parametrize("command", ["student", "grade"])
 def test_a_missing_package_is_named(capsys, tmp_path, monkeypatch, command):
     """After `pip install .` in a clone."""
-    class_of.hand_in(tmp_path, "ada", "", SLUGS[0])
+    classroom.hand_in(tmp_path, "ada", "", SLUGS[0])
     monkeypatch.setitem(sys.modules, "jupytext", None)
     monkeypatch.setattr(sys, "prefix", str(form.TREE / ".venv"))
     assert cli.main([command, str(tmp_path)]) == 2
@@ -259,13 +261,15 @@ def test_a_missing_package_is_named(capsys, tmp_path, monkeypatch, command):
 
 @pytest.mark.parametrize("slug", SLUGS)
 def test_nbgrader_takes_a_chapters_metadata(slug):
-    made = edition(slug)
-    MetadataValidatorV3().validate_nb(made)
-    CheckCellMetadata().preprocess(made, {})
-    made, _ = ComputeChecksums().preprocess(made, {})
-    made, _ = LockCells().preprocess(made, {})
+    notebook = edition(slug)
+    MetadataValidatorV3().validate_nb(notebook)
+    CheckCellMetadata().preprocess(notebook, {})
+    notebook, _ = ComputeChecksums().preprocess(notebook, {})
+    notebook, _ = LockCells().preprocess(notebook, {})
     kinds = {
-        c.metadata.nbgrader.grade_id: c for c in made.cells if "nbgrader" in c.metadata
+        c.metadata.nbgrader.grade_id: c
+        for c in notebook.cells
+        if "nbgrader" in c.metadata
     }
     for each in exercises(execute.source(slug)):
         if each.check:
@@ -290,8 +294,8 @@ def course(toy, tmp_path, monkeypatch):
     student.write(source)
     result = api.generate_assignment("toys")
     assert result["success"], result
-    right = class_of.filled(class_of.RIGHT)
-    wrong = class_of.filled({1: "def double(x):\n    return x", 3: class_of.RIGHT[3]})
+    right = classroom.filled(classroom.RIGHT)
+    wrong = classroom.filled({1: "def double(x):\n    return x", 3: classroom.RIGHT[3]})
     for who, notebook in {"ada": right, "bob": wrong}.items():
         file = tmp_path / "course" / "submitted" / who / "toys" / "toy.ipynb"
         file.parent.mkdir(parents=True)

@@ -25,13 +25,13 @@ def exercises(notebook: Any) -> list[Exercise]:
     """The exercises of a chapter's notebook, in their order."""
     text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
     tagged = {tag: c.source for c in notebook.cells for tag in tags(c)}
-    made = []
+    known = []
     for number, _, difficulty in HEAD.findall(text):
         check = tagged.get(f"check-{number}", "")
         stub = tagged.get(f"exercise-{number}", "")
         points = POINTS[difficulty] if check else 0
-        made.append(Exercise(int(number), stub, check, points))
-    return made
+        known.append(Exercise(int(number), stub, check, points))
+    return known
 
 
 def setup(notebook: Any) -> list[str]:

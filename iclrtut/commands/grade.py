@@ -144,8 +144,11 @@ def read(file: Path, book: Any) -> list[Answer]:
     sources, problem = _read_sources(file, book)
     answers = []
     for exercise in exercises(book):
-        found = sources.get(exercise.number, [])
-        cells = [source for code, source in found if code or not exercise.check]
+        cells = [
+            source
+            for code, source in sources.get(exercise.number, [])
+            if code or not exercise.check
+        ]
         blank = "\n".join(cells).strip() in ("", exercise.stub.strip(), PROMPT)
         reason = problem or ("not answered" if blank else "")
         answers.append(Answer(file.parent.name, file.stem, exercise, cells, reason))
@@ -164,7 +167,7 @@ def _read_sources(file: Path, book: Any) -> tuple[Sources, str]:
             return {}, f"{file.name} is over {NOTEBOOK_SIZE >> 20} MiB"
         notebook = nbformat.reads(file.read_text(encoding="utf-8"), as_version=4)
         return _by_exercise(notebook, book), ""
-    except Exception as error:  # whatever a broken file may bring
+    except Exception as error:  # whatever an invalid file may raise
         return {}, f"{file.name} is no notebook: {worker.describe(error)}"
 
 
@@ -263,7 +266,7 @@ def _receive(connection: socket.socket, lines: IO[bytes], seconds: float) -> Any
 
 
 def _end(process: BaseProcess) -> int:
-    """Kill a process and all that it started, and return its exit code."""
+    """Kill a process and all its children, and return its exit code."""
     if os.name == "posix":
         with suppress(OSError):
             assert process.pid
@@ -278,12 +281,12 @@ def report(answers: Sequence[Answer]) -> str:
     """The points of each student and chapter, with the reasons and texts below."""
     lines = []
     for names, group in groupby(answers, key=lambda answer: answer[:2]):
-        own = list(group)
-        most = sum(each.exercise.points for each in own)
-        points = sum(each.points for each in own)
+        members = list(group)
+        most = sum(each.exercise.points for each in members)
+        points = sum(each.points for each in members)
         lines.append(f"{', '.join(names)}: {points} of {most} points")
         reasons: dict[str, list[int]] = {}
-        for each in own:
+        for each in members:
             if each.reason:
                 reasons.setdefault(each.reason, []).append(each.exercise.number)
             if each.text:

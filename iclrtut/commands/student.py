@@ -52,7 +52,7 @@ def write(folder: Path, slugs: Sequence[str] = ()) -> list[Path]:
     """Write the student edition of these chapters (all if none is named).
 
     Args:
-        folder: where the notebooks go; it is made if it is missing.
+        folder: where the notebooks go; created if missing.
         slugs: chapters.
 
     Returns:
@@ -135,9 +135,9 @@ def without_solutions(text: str, slug: str) -> str:
             be left.
     """
     rest = SOLUTION.sub("", text)
-    closed = FOLD.findall(rest)
+    folds = FOLD.findall(rest)
     solutions = [s for s in SUMMARY.findall(rest) if "solution" in s.lower()]
-    if solutions or closed != ["", "/"] * (len(closed) // 2):
+    if solutions or folds != ["", "/"] * (len(folds) // 2):
         raise BadRequest(
             f"a fold of {slug} is not clear: begin each solution with "
             "<details><summary><b>Solution 1</b></summary>, end it with </details> "
