@@ -57,18 +57,18 @@ def words(file: Path) -> frozenset[str]:
 
 @functools.cache
 def dictionary() -> frozenset[str]:
-    """The words of SymSpell's list and of the bibliography, in small letters."""
+    """The words of SymSpell's list, in small letters, and of the bibliography."""
     english = SymSpell(max_dictionary_edit_distance=0)
     name = "frequency_dictionary_en_82_765.txt"
     assert english.load_dictionary(files("symspellpy") / name, 0, 1)
     cited = (TREE / "book" / "references.bib").read_text("utf-8")
-    return frozenset(english.words) | {word.lower() for word in WORD.findall(cited)}
+    return frozenset(english.words) | frozenset(WORD.findall(cited))
 
 
 @functools.cache
 def unknown(file: Path) -> frozenset[str]:
     """The words of a file that no dictionary has."""
-    return frozenset(word for word in words(file) if word.lower() not in dictionary())
+    return frozenset(w for w in words(file) if not {w, w.lower()} & dictionary())
 
 
 @by_source
