@@ -3,6 +3,8 @@
 import re
 from typing import NamedTuple
 
+from iclrtut.commands.exercises import HEAD
+
 # How fast a class reads, by our own assumption; nobody was timed.
 WORDS = 120  # of prose, a minute
 EQUATION, LINE = 60, 5  # seconds for a displayed equation, for a line of code
@@ -12,9 +14,6 @@ SKIPPED = ("Exercises", "Run card")
 HEADING = re.compile(r"^(#{2,3}) (.+)$", re.MULTILINE)
 CODE = re.compile(r"^```\{code-cell\}.*?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 DISPLAYED = re.compile(r"\$\$.*?\$\$", re.DOTALL)
-EXERCISE = re.compile(
-    r"^> \*\*Exercise (\d+) \(([^,]+), ([a-z]+)\)\.\*\*", re.MULTILINE
-)
 
 
 class Exercise(NamedTuple):
@@ -48,7 +47,7 @@ class Portion(NamedTuple):
 
 def exercises(source: str) -> dict[int, Exercise]:
     """The exercises of a chapter's source, by number."""
-    found = [Exercise(int(n), *words) for n, *words in EXERCISE.findall(source)]
+    found = [Exercise(int(n), *words) for n, *words in HEAD.findall(source)]
     return {exercise.number: exercise for exercise in found}
 
 
