@@ -191,7 +191,7 @@ def run_chapters(arguments: argparse.Namespace) -> None:
         for seed in arguments.seeds
     ]
     try:
-        with sweep.connected(arguments.scheduler, arguments.processes) as client:
+        with sweep.connect(arguments.scheduler, arguments.processes) as client:
             sweep.record(client, jobs, arguments.records, arguments.again)
     except KeyboardInterrupt:
         raise RunFailed(

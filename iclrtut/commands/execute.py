@@ -7,6 +7,10 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +98,23 @@ def unpinned() -> str:
     )
 
 
-def execute(slug: str, profile: str, seed: int, target: Path) -> None:
+def execute(
+    slug: str,
+    profile: str,
+    seed: int,
+    target: Path,
+    report: Callable[[str], None] = lambda position: None,
+) -> None:
     """Execute a chapter with papermill and write the notebook to `target`.
 
     Checkpoints are kept beside the target until it is finished.
+
+    Args:
+        slug: the chapter.
+        profile: "smoke", "quick" or "full".
+        seed: of the run.
+        target: the notebook to write.
+        report: called with "cell 3 of 74" when that cell begins.
 
     Raises:
         RunFailed: a cell failed; the sentence names chapter, seed and cell.
@@ -109,9 +126,12 @@ def execute(slug: str, profile: str, seed: int, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     checkpoints = target.with_suffix(".checkpoints")
     os.environ |= {"ICLRTUT_PROFILE": profile, "ICLRTUT_CHECKPOINTS": str(checkpoints)}
+    written = source(slug)
+    total = 1 + sum(cell.cell_type == "code" for cell in written.cells)  # parameters
+    number = count(1)
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / f"{slug}.ipynb"
-        jupytext.write(source(slug), draft)
+        jupytext.write(written, draft)
         done = Path(scratch) / "done.ipynb"
         try:
             papermill.execute_notebook(
@@ -120,8 +140,9 @@ def execute(slug: str, profile: str, seed: int, target: Path) -> None:
                 parameters={"profile": profile, "seed": seed},
                 kernel_name="python3",
                 cwd=target.parent,
-                progress_bar=bool(sys.stderr.isatty()),
+                progress_bar=False,
                 extra_arguments=["--log-level=CRITICAL"],
+                on_cell_execute=lambda **_: report(f"cell {next(number)} of {total}"),
             )
         except papermill.PapermillExecutionError as error:
             raise RunFailed(
@@ -132,20 +153,28 @@ def execute(slug: str, profile: str, seed: int, target: Path) -> None:
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def end_with_input() -> None:
-    """End this process and its kernel when its input is closed, and not before."""
+def pulse() -> None:
+    """Write an empty line every half second, for as long as anybody reads.
+
+    When nobody does, the process that wanted this run is gone, and this one ends with
+    its kernel.
+    """
     import psutil
 
-    os.read(0, 1)
-    for child in psutil.Process().children(recursive=True):
-        child.kill()
-    os._exit(1)
+    try:
+        while True:
+            print(flush=True)
+            time.sleep(0.5)
+    except OSError:
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
+        os._exit(1)
 
 
 if __name__ == "__main__":
-    threading.Thread(target=end_with_input, daemon=True).start()
+    threading.Thread(target=pulse, daemon=True).start()
     slug, profile, seed, target = sys.argv[1:]
     try:
-        execute(slug, profile, int(seed), Path(target))
+        execute(slug, profile, int(seed), Path(target), partial(print, flush=True))
     except (BadRequest, RunFailed) as error:
         sys.exit(str(error))

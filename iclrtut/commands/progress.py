@@ -8,7 +8,7 @@ from typing import Self
 
 from tqdm import tqdm
 
-SILENCE = 30.0  # seconds that may pass in a log without a line
+SILENCE = 25.0  # seconds after which a log gets a line
 SHOWN = 4  # items named in one line; the others are counted
 
 
@@ -16,7 +16,7 @@ class Progress:
     """How many items are finished, and which are under way.
 
     On a terminal a bar moves once a second. Where standard error is a file or a pipe,
-    a line on it says the same whenever nothing was written for 30 seconds. Used in a
+    a line on it says the same whenever nothing was written for a while. Used in a
     `with` statement; every method may be called from any thread.
 
     Args:
