@@ -27,21 +27,19 @@ def one_by_one() -> None:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "ICLRTUT_RECORDS": folder}
         for job in JOBS:
             words = ["-m", "iclrtut.commands.execute", *map(str, job), f"{folder}/done"]
-            with subprocess.Popen(
-                [sys.executable, *words], env=environment, stdin=subprocess.PIPE
-            ) as process:  # a run ends when its input is closed
-                assert process.wait() == 0, job
+            run = [sys.executable, *words]
+            subprocess.run(run, env=environment, stdout=subprocess.DEVNULL, check=True)
 
 
 def swept(workers: int) -> float:
     """Seconds of the sweep on so many workers of this machine."""
-    with sweep.connected(None, workers) as client:
+    with sweep.connect(None, workers) as client:
         client.wait_for_workers(workers)
-        sweep.devices(client)  # lets every worker import what it needs
+        sweep.check_workers(client)  # every worker imports what it needs
 
         def go() -> None:
-            failed = sweep.run(client, JOBS, sweep.measured, lambda job, result: None)
-            assert not failed, failed
+            failures = sweep.run(client, JOBS, sweep.measure, lambda job, result: None)
+            assert not failures, failures
 
         return _timing.seconds(go)
 

@@ -227,7 +227,7 @@ def jobs_of(monkeypatch, failed=None):
     seen = {}
 
     @contextlib.contextmanager
-    def connected(scheduler, processes):
+    def connect(scheduler, processes):
         yield (scheduler, processes)
 
     def record(client, jobs, root, again):
@@ -235,7 +235,7 @@ def jobs_of(monkeypatch, failed=None):
         if failed:
             raise cli.RunFailed(failed)
 
-    monkeypatch.setattr(sweep, "connected", connected)
+    monkeypatch.setattr(sweep, "connect", connect)
     monkeypatch.setattr(sweep, "record", record)
     return seen
 

@@ -324,6 +324,63 @@ def modules_of(slug):
     return set((TREE / "iclrtut" / "chapters" / slug).glob("*.*"))
 
 
+# A notebook is replaced when something else than times changed
+
+BAR = "jem: 100%|███| 9/9 [00:0{}<00:00, {}it/s, loss={}]"
+CARD = "| versions | python {} |\n| commit | {} |\n| seconds | {} in all |"
+INSTALL = "%pip install git+https://github.com/a/b@{}"
+
+
+def executed(text="1", rate=20, card=("3.11", "abc", 9), timed="5", pin="a" * 40):
+    """A small executed notebook as bytes."""
+    code, output = nbformat.v4.new_code_cell, nbformat.v4.new_output
+    shown = output("display_data", {"text/markdown": CARD.format(*card)})
+    padding = " " * (rate % 7)
+    bar = f"{BAR.format(rate % 9, rate, text)}{padding}\n✓ (1) {text}\n"
+    cells = [
+        code(INSTALL.format(pin)),
+        code("train()", outputs=[output("stream", text=bar)]),
+        code(
+            "measure()",
+            metadata={"tags": ["times"]},
+            outputs=[output("stream", text=timed)],
+        ),
+        code("run.card()", outputs=[shown]),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python"}}
+    made = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
+    return nbformat.writes(made).encode()
+
+
+@pytest.mark.parametrize(
+    ("changed", "replaced"),
+    [
+        ({"rate": 31, "card": ("3.11", "def+", 8), "timed": "6"}, False),
+        ({"pin": "b" * 40}, False),
+        ({"pin": "main"}, True),
+        ({"text": "2"}, True),
+        ({"card": ("3.12", "abc", 9)}, True),
+        (None, True),
+    ],
+)
+def test_a_notebook_is_replaced_when_more_than_times_changed(
+    monkeypatch, tmp_path, changed, replaced
+):
+    tool = script("notebooks")
+    monkeypatch.setattr(tool, "WORK", tmp_path)
+    monkeypatch.setattr(tool, "published", lambda slug: tmp_path / f"{slug}.ipynb")
+    monkeypatch.setattr(tool, "digest", lambda slug, profile: "inputs")
+    job, place = tool.sweep.Job("toy", "quick", 0), tmp_path / "toy.ipynb"
+    assert tool.publish(job, executed()) == "done"
+    if changed is None:
+        place.write_text("<<<<<<< a merge that was not finished")
+    before = place.read_bytes()
+    said = tool.publish(job, executed(**(changed or {})))
+    assert (place.read_bytes() != before) == replaced == (said == "done")
+    assert tool.fresh("toy", "quick")
+    assert replaced or "but times" in said
+
+
 # A chapter is begun
 
 

@@ -236,11 +236,6 @@ def test_an_address_without_a_scheduler_is_refused(monkeypatch):
     assert f"no scheduler answers at {address}" in said and "dask scheduler" in said
 
 
-def test_without_dask_the_remedy_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    assert "pip install distributed" in refusal()
-
-
 def start_dask(*words, path):
     """A scheduler or a worker as users start it, with a Python path of its own."""
     return subprocess.Popen(

@@ -1,7 +1,10 @@
 """Make notebooks/<slug>.ipynb from book/chapters/<slug>.md by executing it."""
 
+import copy
 import hashlib
+import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,10 @@ from iclrtut.files import write_atomic
 TREE = sweep.TREE
 WORK = TREE / "_build" / "executed"
 CHECK = "nbval-check-output"
+TIMES = "times"  # the tag of a cell whose output depends on the clock
+PIN = re.compile(r"(git\+https://github\.com/\S+@)[0-9a-f]{40}")
+RATE = re.compile(r"\[[\d:]+<[\d:?]+, *[\d.?]+ *(it/s|s/it)")  # of a progress bar
+CARD = re.compile(r"(?m)^(\| )?(commit|seconds|peak memory) (\||·) .*$")
 
 
 def sources() -> list[str]:
@@ -58,7 +65,10 @@ def fresh(slug: str, profile: str) -> bool:
 
 
 def tidy(notebook: Any) -> Any:
-    """An executed notebook as it is published: as its source, with calm outputs."""
+    """An executed notebook as it is published: the cells of its source, with outputs.
+
+    Identifiers and counts are those of a first run; cells with checks are tagged.
+    """
     keep = {
         "kernelspec": notebook.metadata["kernelspec"],
         "language_info": {"name": "python"},
@@ -109,7 +119,7 @@ def make(profile: str = "quick") -> list[str]:
     """Execute every chapter that is not fresh, two at a time.
 
     Returns:
-        What went wrong, a text a failed chapter.
+        What went wrong, a sentence for each chapter that failed.
     """
     stale = [slug for slug in sources() if not fresh(slug, profile)]
     done = len(sources()) - len(stale)
@@ -119,20 +129,58 @@ def make(profile: str = "quick") -> list[str]:
     if remark := execute.unpinned():
         print(remark, flush=True)
     jobs = [sweep.Job(slug, profile, 0) for slug in stale]
-    with sweep.connected(None, processes=2) as client:
-        return sweep.run(client, jobs, sweep.executed, publish)
+    with sweep.connect(None, processes=2) as client:
+        return sweep.run(client, jobs, sweep.execute, publish)
 
 
-def publish(job: sweep.Job, executed: bytes) -> None:
-    """Put an executed notebook in its place, and note what it was made from."""
-    notebook = tidy(nbformat.reads(executed.decode(), as_version=4))
-    write_atomic(published(job.slug), (nbformat.writes(notebook) + "\n").encode())
-    output = hashlib.sha256(published(job.slug).read_bytes()).hexdigest()
+def publish(job: sweep.Job, executed: bytes) -> str:
+    """Put an executed notebook in its place, and note what it was made from.
+
+    The notebook in its place is left as it is when only times differ, or the commit
+    that installs the package.
+
+    Returns:
+        What was done.
+    """
+    notebook, place = tidy(nbformat.reads(executed.decode(), 4)), published(job.slug)
+    same = False
+    with suppress(OSError, ValueError):  # missing, or no notebook any more
+        same = without_times(nbformat.read(place, 4)) == without_times(notebook)
+    if not same:
+        write_atomic(place, (nbformat.writes(notebook) + "\n").encode())
+    output = hashlib.sha256(place.read_bytes()).hexdigest()
     stamp = f"{digest(job.slug, job.profile)} {output}"
     write_atomic(WORK / f"{job.slug}.stamp", stamp.encode())
+    return "nothing changed but times, notebook left as it was" if same else "done"
+
+
+def without_times(notebook: Any) -> Any:
+    """A published notebook without what the clock and the commit decide.
+
+    That is: the rates of progress bars, three rows of the run card, the outputs of
+    cells with the tag `times`, and the commit that the set-up cell installs.
+    """
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        cell.source = PIN.sub(r"\1", cell.source)
+        if cell.cell_type != "code":
+            continue
+        if TIMES in cell.metadata.get("tags", []):
+            cell.outputs = []
+        for output in cell.outputs:
+            if output.output_type == "stream":
+                lines = RATE.sub("", output.text).split("\n")
+                output.text = "\n".join(line.rstrip() for line in lines)
+            elif "run.card()" in cell.source:
+                for kind, text in output.data.items():
+                    output.data[kind] = CARD.sub("", text)
+    return notebook
 
 
 if __name__ == "__main__":
-    problems = make()
-    if problems:
-        sys.exit("\n".join(problems))
+    try:
+        failures = make()
+    except KeyboardInterrupt:
+        failures = ["notebooks: interrupted: chapters that were done are kept."]
+    if failures:
+        sys.exit("\n".join(failures))

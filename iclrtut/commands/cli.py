@@ -36,6 +36,10 @@ def main(words: Sequence[str] | None = None) -> int:
     except (BadRequest, RunFailed) as error:
         print(f"iclrtut: {error}", file=sys.stderr)
         return 2 if isinstance(error, BadRequest) else 1
+    except KeyboardInterrupt:
+        again = "give the same command again, and `run` goes on from what is recorded"
+        print(f"iclrtut: interrupted: {again}.", file=sys.stderr)
+        return 1
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "iclrtut":
             raise
@@ -190,14 +194,8 @@ def run_chapters(arguments: argparse.Namespace) -> None:
         for profile in profiles
         for seed in arguments.seeds
     ]
-    try:
-        with sweep.connect(arguments.scheduler, arguments.processes) as client:
-            sweep.record(client, jobs, arguments.records, arguments.again)
-    except KeyboardInterrupt:
-        raise RunFailed(
-            "interrupted: finished runs are recorded, and the same command goes on "
-            "from there."
-        ) from None
+    with sweep.connect(arguments.scheduler, arguments.processes) as client:
+        sweep.record(client, jobs, arguments.records, arguments.again)
 
 
 def show_ledger(arguments: argparse.Namespace) -> None:

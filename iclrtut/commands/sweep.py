@@ -10,9 +10,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import torch
+from distributed import (
+    CancelledError,
+    Client,
+    KilledWorker,
+    as_completed,
+    get_worker,
+)
 
 from iclrtut import records
 from iclrtut.commands.execute import TREE
@@ -20,9 +26,6 @@ from iclrtut.commands.progress import Progress
 from iclrtut.errors import BadRequest, RunFailed
 from iclrtut.files import write_atomic
 from iclrtut.repository import commit
-
-if TYPE_CHECKING:
-    from distributed import Client
 
 TIMEOUT = 10  # seconds that a scheduler or its first worker may take to answer
 TOPIC = "iclrtut"  # of the events by which workers report their progress
@@ -54,6 +57,8 @@ class Version(NamedTuple):
 
 def version() -> Version:
     """The version of this process; `files` covers what no commit covers."""
+    import torch  # here, since a scheduler needs this module too
+
     content = hashlib.sha256()
     for pattern in ("iclrtut/**/*.py", "book/chapters/*.md"):
         for file in sorted(TREE.glob(pattern)):
@@ -66,7 +71,7 @@ def version() -> Version:
 
 
 @contextmanager
-def connect(scheduler: str | None, processes: int) -> Iterator["Client"]:
+def connect(scheduler: str | None, processes: int) -> Iterator[Client]:
     """A client of a scheduler, or of worker processes started for the purpose.
 
     Args:
@@ -74,14 +79,8 @@ def connect(scheduler: str | None, processes: int) -> Iterator["Client"]:
         processes: how many workers to start.
 
     Raises:
-        BadRequest: Dask is not installed, or no scheduler answers at that address.
+        BadRequest: no scheduler answers at that address.
     """
-    try:
-        from distributed import Client
-    except ImportError:
-        raise BadRequest(
-            "runs are distributed by Dask, which is missing: pip install distributed."
-        ) from None
     local = {
         "n_workers": processes,
         "threads_per_worker": 1,
@@ -107,7 +106,7 @@ def connect(scheduler: str | None, processes: int) -> Iterator["Client"]:
         yield client
 
 
-def check_workers(client: "Client") -> set[str]:
+def check_workers(client: Client) -> set[str]:
     """The kinds of device that the workers have.
 
     Raises:
@@ -139,7 +138,7 @@ def check_workers(client: "Client") -> set[str]:
 
 
 def run(
-    client: "Client",
+    client: Client,
     jobs: Sequence[Job],
     work: Callable[[Job], Any],
     save: Callable[[Job, Any], str | None],
@@ -158,8 +157,6 @@ def run(
     Returns:
         The failures, a sentence a job; empty when all went well.
     """
-    from distributed import as_completed
-
     futures = dict(zip(client.map(work, jobs, pure=False), jobs, strict=True))
     failures = []
     with Progress(len(jobs), "runs") as progress:
@@ -184,8 +181,6 @@ def run(
 
 def _sentence(job: Job, error: Exception) -> str:
     """What went wrong with a job, and what to do about it."""
-    from distributed import CancelledError, KilledWorker
-
     match error:
         case BadRequest() | RunFailed():
             return str(error)
@@ -198,7 +193,7 @@ def _sentence(job: Job, error: Exception) -> str:
             return f"{job}: {type(error).__name__}: {error}"
 
 
-def record(client: "Client", jobs: Sequence[Job], root: Path, again: bool) -> None:
+def record(client: Client, jobs: Sequence[Job], root: Path, again: bool) -> None:
     """Run the jobs that have no record yet, and write records and notebooks here.
 
     Args:
@@ -301,8 +296,6 @@ def _report(job: Job, line: str) -> None:
     Raises:
         RunFailed: the scheduler has cancelled the job. Dask itself lets a task run on.
     """
-    from distributed import get_worker
-
     worker = get_worker()
     task = worker.state.tasks.get(worker.get_current_task())
     if task is None or task.state != "executing":
