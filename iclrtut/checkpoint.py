@@ -5,11 +5,11 @@ import functools
 import hashlib
 import inspect
 import io
-import os
 import pickle
+import sys
 import types
 import zipfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,10 @@ from torch import Tensor, nn
 from iclrtut.errors import BadRequest, RunFailed
 from iclrtut.files import write_atomic
 
-PLAIN = (int, float, complex, str, bytes, type(None), enum.Enum, np.generic)
+PLAIN = (
+    int, float, complex, str, bytes, type(None), enum.Enum, np.generic, torch.dtype,
+    torch.device,
+)  # fmt: skip
 CODE = (types.FunctionType, property, staticmethod, classmethod)
 
 
@@ -197,7 +200,8 @@ def fingerprint(thing: Any, changing: Collection[Any] = ()) -> str:
     Numbers, texts, tensors and arrays count to the last bit, in any nesting, in
     closures and in settings. Of functions and classes in a notebook the text counts
     too, with the values and functions that they name. The modules of this package
-    count as a whole, by `IMPORTED`. Not seen: files, and the text of other modules.
+    count as a whole, by `IMPORTED`. Not seen: files, the text of other modules, and
+    what objects of other libraries hold.
 
     Args:
         thing: any nesting of these.
@@ -220,7 +224,9 @@ def fingerprint(thing: Any, changing: Collection[Any] = ()) -> str:
             digest.update(_bytes(thing))
         elif id(thing) not in seen:
             seen[id(thing)] = thing
-            for part in _parts(thing):
+            parts = _parts(thing)
+            digest.update(f"{len(parts)} ".encode())
+            for part in parts:
                 add(part)
 
     add([thing, *map(_layers, nets), *dict.fromkeys(map(type, seen.values()))])
@@ -229,7 +235,7 @@ def fingerprint(thing: Any, changing: Collection[Any] = ()) -> str:
 
 def _bytes(values: Any) -> bytes:
     if isinstance(values, Tensor):
-        flat = values.detach().to_dense().cpu().contiguous().view(-1)
+        flat = values.detach().to_dense().resolve_conj().cpu().contiguous().view(-1)
         values = flat.view(torch.uint8).numpy()
     return bytes(values.tobytes())
 
@@ -245,7 +251,7 @@ def _layers(net: nn.Module) -> list[Any]:
     return [repr(net), settings]
 
 
-def _parts(thing: Any) -> Iterable[Any]:
+def _parts(thing: Any) -> Sequence[Any]:
     """What counts of a container, a function, a class or an object."""
     if isinstance(thing, Mapping):
         return [part for item in thing.items() for part in item]
@@ -259,7 +265,8 @@ def _parts(thing: Any) -> Iterable[Any]:
         return [thing.__func__, thing.__self__]
     if isinstance(thing, types.FunctionType):
         cells = [c for c in thing.__closure__ or () if c != types.CellType()]
-        values = [thing.__defaults__, *(cell.cell_contents for cell in cells)]
+        values = [thing.__defaults__, thing.__kwdefaults__]
+        values += [cell.cell_contents for cell in cells]
         return [*values, *_page(thing)] if thing.__module__ == "__main__" else values
     if isinstance(thing, type) and thing.__module__ == "__main__":
         return [v for k, v in vars(thing).items() if isinstance(v, CODE) or k[0] != "_"]
@@ -269,20 +276,31 @@ def _parts(thing: Any) -> Iterable[Any]:
         return [thing.settings]
     if isinstance(thing, nn.Module):
         return [*_layers(thing), thing.state_dict(), type(thing)]
-    plain = isinstance(thing, (type, types.ModuleType)) or not hasattr(
-        thing, "__dict__"
-    )
-    return [] if plain else [type(thing), vars(thing)]
+    if isinstance(thing, (type, types.ModuleType)) or _is_of_a_library(thing):
+        return []
+    return [type(thing), getattr(thing, "__dict__", {})]
+
+
+def _is_of_a_library(thing: Any) -> bool:
+    """Whether an object's class comes with an installed package other than this one.
+
+    What such an object holds is not for a loss to know, and may differ each time: the
+    clock of a progress bar, the parts of a figure.
+    """
+    top = type(thing).__module__.partition(".")[0]
+    file = getattr(sys.modules.get(top), "__file__", None)
+    return top not in ("__main__", "iclrtut") and "-packages" in str(file)
 
 
 def _page(function: types.FunctionType) -> list[Any]:
     """The text of a function in a notebook, and what it names there."""
+    code = function.__code__
     try:
         text = inspect.getsource(function)
-    except OSError:  # nobody kept the text: no checkpoint fits
-        text = os.urandom(8).hex()
+    except OSError:  # made by a program, as the methods of a dataclass are
+        text = repr((code.co_code, code.co_names, code.co_consts))
     known = function.__globals__
-    return [text, *(known[n] for n in sorted(_names(function.__code__) & known.keys()))]
+    return [text, *(known[n] for n in sorted(_names(code) & known.keys()))]
 
 
 def _names(code: types.CodeType) -> set[str]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 from iclrtut import checkpoint
 from iclrtut.checkpoint import fingerprint
@@ -21,11 +22,16 @@ from iclrtut.train import fit
 
 NOTEBOOK = """
 import functools, torch, numpy as np
+from dataclasses import dataclass
 from typing import NamedTuple
 
 class Settings(NamedTuple):
     alpha: float
     shape: tuple
+
+@dataclass
+class Plan:
+    depth: int = 3
 
 class Sampler:
     power = 2
@@ -49,24 +55,24 @@ class Net(torch.nn.Module):
     def forward(self, x):
         return self.factor * self.drop(self.layer(x))
 
-RATE, unused = 0.5, 1
+RATE, SHIFT, unused = 0.5, 1, 1
 settings = Settings(1.0, (2, 3))
 images, table, names = torch.arange(6.0), np.arange(3), {"a", "b", "c"}
-sampler, model, other = Sampler(), Net(), torch.nn.Linear(3, 3)
+plan, sampler, model, other = Plan(), Sampler(), Net(), torch.nn.Linear(3, 3)
 
 def square(x):
     # a comment
     return x * x
 
-def helper(x, power=2):
-    return square(x) ** power + (1 if "u" in {"u", "v"} else 0)
+def helper(x, power=2, *, shift=SHIFT):
+    return square(x) ** power + shift + (1 if "u" in {"u", "v"} else 0)
 
 def make(weight):
     def loss_at(t):
         x = other(sampler.start + sampler.drawn)
         sampler.drawn = torch.rand(3)
         parts = [RATE * helper(i) for i in images]
-        loss = model(x).sum() * weight * sum(parts) * settings.alpha
+        loss = model(x).sum() * weight * sum(parts) * settings.alpha * plan.depth
         return loss, {"size": float(table.sum() + len(names))}
     return loss_at
 
@@ -81,14 +87,16 @@ loss_at = functools.partial(make(3.0))
 differ = {
     "line of the loss": ("sampler.start + sampler", "sampler.start - sampler"),
     "constant in a nested function": ("[RATE * helper", "[2 * RATE * helper"),
-    "global number": ("RATE, unused = 0.5", "RATE, unused = 0.6"),
+    "global number": ("= 0.5, 1, 1", "= 0.6, 1, 1"),
     "setting": ("Settings(1.0, (2", "Settings(1.0, (9"),
+    "field of a dataclass": ("depth: int = 3", "depth: int = 4"),
     "tensor": ("arange(6.0)", "arange(7.0)"),
     "array": ("np.arange(3)", "np.arange(4)"),
     "set": ('"b", "c"}', '"b", "d"}'),
     "closure": ("make(3.0)", "make(4.0)"),
     "helper of a helper": ("return x * x", "return x + x"),
     "default": ("power=2", "power=3"),
+    "default that is computed": ("= 0.5, 1, 1", "= 0.5, 2, 1"),
     "constant set": ('{"u", "v"}', '{"u", "w"}'),
     "attribute of a network": ("self.layer = 2.0", "self.layer = 3.0"),
     "part of a network": ("Dropout(0.5)", "Dropout(0.4)"),
@@ -98,8 +106,8 @@ differ = {
     "weights that are not trained": ("init.ones_", "init.zeros_"),
 }
 same = {
-    "line numbers": ("RATE, unused", "\n\nRATE, unused"),
-    "what the loss does not name": ("unused = 0.5, 1", "unused = 0.5, 2"),
+    "line numbers": ("RATE, SHIFT", "\n\nRATE, SHIFT"),
+    "what the loss does not name": ("= 0.5, 1, 1", "= 0.5, 1, 2"),
     "weights that are trained": ("init.normal_", "init.zeros_"),
 }
 
@@ -196,10 +204,21 @@ def test_a_change_in_any_module_of_the_package_trains_anew(tmp_path, monkeypatch
     assert train(tmp_path) == 0
 
 
-def test_a_loss_without_a_text_fits_no_checkpoint():
-    names = {"__name__": "__main__"}
-    exec("def loss_at(t): return 1", names)
-    assert fingerprint(names["loss_at"]) != fingerprint(names["loss_at"])
+def test_a_loss_without_a_text_counts_by_its_compiled_code():
+    def code_of(text):
+        names = {"__name__": "__main__"}
+        exec(f"def loss_at(t): return {text}", names)
+        return fingerprint(names["loss_at"])
+
+    assert code_of("t + 1") == code_of("t + 1")
+    assert len({code_of(text) for text in ("t + 1", "t + 2", "t - 1", "t.real")}) == 4
+
+
+def test_a_progress_bar_that_the_loss_moves_does_not_count():
+    bar = tqdm(range(3), disable=True)
+    before = fingerprint(lambda t: bar.update())
+    bar.n, bar.start_t = 2, 3.0
+    assert fingerprint(lambda t: bar.update()) == before
 
 
 def test_of_a_run_the_settings_count_and_its_times_do_not(monkeypatch):
@@ -234,6 +253,7 @@ class Point(NamedTuple):
     ("one", "other"),
     [
         ([1, 2], [1, [2]]),
+        ([[1], 2], [[1, 2]]),
         ({"a": 1}, {"a": 2}),
         ({"a": 1}, ["a", 1]),
         (1, 1.0),
@@ -243,6 +263,8 @@ class Point(NamedTuple):
         (torch.zeros(2, 3), torch.zeros(3, 2)),
         (torch.tensor(1.0), torch.tensor(1.0).nextafter(torch.tensor(2.0))),
         (torch.ones(3).bfloat16(), 2 * torch.ones(3).bfloat16()),
+        (torch.float32, torch.float64),
+        (torch.tensor([1j]).conj(), torch.tensor([2j]).conj()),
         (torch.eye(3).to_sparse(), 2 * torch.eye(3).to_sparse()),
         (np.zeros(2), np.ones(2)),
         (Point(1, 2), Point(1, 3)),
