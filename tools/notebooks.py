@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import re
+import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -129,6 +130,8 @@ def make(profile: str = "quick") -> list[str]:
     if remark := execute.unpinned():
         print(remark, flush=True)
     jobs = [sweep.Job(slug, profile, 0) for slug in stale]
+    for job in jobs:  # what is published comes from one undisturbed run
+        shutil.rmtree(TREE / job.notebook.with_suffix(".checkpoints"), True)
     with sweep.connect(None, processes=2) as client:
         return sweep.run(client, jobs, sweep.execute, publish)
 
