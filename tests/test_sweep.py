@@ -26,7 +26,7 @@ TREE = execute.TREE
 SLUG = "differentiable_dsp"  # its declaration serves the small book below
 
 
-def until(condition, seconds=300):
+def until(condition, seconds=900):
     """Wait until something is true, and return it."""
     end = time.monotonic() + seconds
     while not (value := condition()):
@@ -406,10 +406,10 @@ def ended(*processes):
     return lambda: not any(process.is_running() for process in processes)
 
 
-def errors_of(command):
-    """Exit code and last words of a command, without its lines of progress."""
-    _, err = command.communicate(timeout=300)
-    return command.returncode, err[max(err.find("iclrtut: "), 0) :]
+def ending(command):
+    """Exit code of a command, and what it says after its lines of progress."""
+    _, err = command.communicate(timeout=600)
+    return command.returncode, "".join(err.partition("iclrtut: ")[1:])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups")
@@ -419,7 +419,7 @@ def test_ctrl_c_is_one_sentence_and_leaves_no_kernel(book, start):
     (pid,) = until(lambda: begun(book / "notes", 0))
     processes = chain(pid)
     os.killpg(command.pid, signal.SIGINT)  # a terminal sends it to all of them
-    code, err = errors_of(command)
+    code, err = ending(command)
     assert code == 1 and err.startswith("iclrtut: interrupted: ")
     assert err.count("\n") == 1
     until(ended(*processes))
@@ -449,7 +449,7 @@ def test_on_a_cluster_whatever_dies_no_kernel_is_left_and_the_sweep_goes_on(
     until(ended(kernel, executing))
     until(lambda: len(begun(notes, 0)) == 2)
     (notes / "hold-0").unlink()
-    code, err = errors_of(command)
+    code, err = ending(command)
     assert code == 1 and err.startswith(
         f"iclrtut: 1 of 2 runs failed.\n{SLUG}, profile smoke, seed 1: cell 4 "
         "raised AssertionError: as asked"
@@ -463,14 +463,14 @@ def test_on_a_cluster_whatever_dies_no_kernel_is_left_and_the_sweep_goes_on(
     command = start("--seeds", "2", "--scheduler", address)
     until(lambda: begun(notes, 2))
     scheduler.kill()
-    code, err = errors_of(command)
+    code, err = ending(command)
     assert code == 1 and err.endswith(
         "seed 2: the scheduler is gone: start it and run this again.\n"
     )
 
 
 def test_a_sweep_measures_what_a_run_without_dask_measures(book, start):
-    code, err = errors_of(start("--seeds", "3", "--records", "swept"))
+    code, err = ending(start("--seeds", "3", "--records", "swept"))
     assert (code, err) == (0, "")
     alone = {
         "ICLRTUT_RECORDS": str(book / "alone"),

@@ -9,12 +9,14 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 TREE = Path(__file__).resolve().parents[1]
 VENV = TREE / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
+SILENCE = 25  # seconds after which a log gets a line
 
 
 def main() -> None:
@@ -23,7 +25,10 @@ def main() -> None:
     if verb not in VERBS:
         sys.exit(f"make: {verb!r} is no verb: use one of {', '.join(VERBS)}.")
     os.chdir(TREE)
-    VERBS[verb]()
+    try:
+        VERBS[verb]()
+    except KeyboardInterrupt:
+        sys.exit(f"make: interrupted: `make {verb}` goes on with what is not done yet.")
 
 
 def env() -> None:
@@ -42,12 +47,13 @@ def env() -> None:
     uv = re.search(r"^uv==\S+", lock, re.MULTILINE)
     call(sys.executable, "-m", "venv", str(VENV), remedy="install Python's venv module")
     network = "look whether the package registry can be reached, then run it again"
-    call(PYTHON, "-m", "pip", "install", "-q", uv[0] if uv else "uv", remedy=network)
+    pip = [PYTHON, "-m", "pip", "install", "-q"]
+    call(*pip, uv[0] if uv else "uv", remedy=network, silent=True)
     # Wheels that pip has been told of serve uv too.
     if "PIP_FIND_LINKS" in os.environ:
         os.environ.setdefault("UV_FIND_LINKS", os.environ["PIP_FIND_LINKS"])
     install = [PYTHON, "-m", "uv", "pip", "install", "--python", PYTHON]
-    call(*install, "-r", "requirements.txt", remedy=network)
+    call(*install, "-r", "requirements.txt", remedy=network, silent=True)
     call(*install, "-q", "--no-deps", "-e", ".", remedy=network)
     stamp.write_text(digest)
 
@@ -168,16 +174,27 @@ def run(script: str, *words: str, remedy: str = "read the lines above") -> None:
     call(PYTHON, script, *words, remedy=remedy)
 
 
-def call(*words: str | Path, remedy: str = "read the lines above") -> None:
-    """Run a command; when it fails, stop with one sentence."""
-    done = subprocess.run([str(word) for word in words])
-    if done.returncode:
-        named = " ".join(Path(str(word)).name for word in words[:4])
-        sys.exit(f"make: '{named} …' failed: {remedy}.")
+def call(
+    *words: str | Path, remedy: str = "read the lines above", silent: bool = False
+) -> None:
+    """Run a command; when it fails, stop with one sentence.
+
+    In a log, a command that may be silent for long gets a line from here meanwhile.
+    """
+    name, began = " ".join(Path(str(word)).name for word in words[:4]), time.monotonic()
+    wait = SILENCE if silent and not sys.stderr.isatty() else None
+    with subprocess.Popen([str(word) for word in words]) as process:
+        while process.returncode is None:
+            try:
+                process.wait(wait)
+            except subprocess.TimeoutExpired:
+                say(f"'{name} …', {time.monotonic() - began:.0f} s")
+    if process.returncode:
+        sys.exit(f"make: '{name} …' failed: {remedy}.")
 
 
 def say(text: str) -> None:
-    """Tell what is being done."""
+    """Print what is being done."""
     print(f"make: {text}", flush=True)
 
 

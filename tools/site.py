@@ -4,6 +4,8 @@ Run as `python tools/site.py`. The notebooks must have been made: nothing is exe
 """
 
 import hashlib
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,10 +15,14 @@ from typing import Any
 
 import yaml
 
+from iclrtut.commands.progress import Progress
+
 TREE = Path(__file__).resolve().parents[1]
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 # --all: an incremental build with -W succeeds the second time, whatever is wrong.
-STRICT = ("--all", "-W", "-n", "--keep-going", "-q")
+STRICT = ("--all", "-W", "-n", "--keep-going")
+# What Sphinx says of each page, in colours.
+STEP = re.compile(r"(reading|writing) \w+\.\.\. .*\[ *(\d+)%\] (?:\x1b\S+?m)?([\w/]+)")
 SOURCES = ("_*.yml", "book/**/*", "notebooks/*.ipynb", "records/*/*.json")
 CODE = ("tools/site.py", "iclrtut/*.py", "iclrtut/chapters/*/__init__.py")
 CODE += ("iclrtut/commands/*.py", "tests/chapters/*/wrong_answers.py")
@@ -70,7 +76,22 @@ def build(tree: Path = TREE) -> Path:
     stamp.unlink(missing_ok=True)
     shutil.rmtree(tree / "_build" / "html", ignore_errors=True)
     command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(tree), *STRICT]
-    if subprocess.run(command, cwd=tree).returncode:
+    with (
+        Progress(1, "sites") as progress,
+        subprocess.Popen(
+            command,
+            cwd=tree,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+        ) as process,
+    ):
+        progress.update("site", "starting")
+        for line in process.stdout or ():
+            if step := STEP.search(line):
+                share = (int(step[2]) / 100 + (step[1] == "writing")) / 2
+                progress.update("site", f"{step[1]} {step[3]}, {step[2]} %", share)
+    if process.returncode:
         sys.exit("site: the build gave warnings: mend what is named above.")
     stamp.write_text(made_from)
     return tree / "_build" / "html"

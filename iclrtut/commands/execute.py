@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -117,18 +116,25 @@ def execute(
         report: called with "cell 3 of 74" when that cell begins.
 
     Raises:
-        RunFailed: a cell failed; the sentence names chapter, seed and cell.
+        RunFailed: a cell failed, or the kernel died; it names chapter, seed and cell.
     """
     import jupytext
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     target = target.resolve()  # the kernel runs elsewhere
     target.parent.mkdir(parents=True, exist_ok=True)
     checkpoints = target.with_suffix(".checkpoints")
     os.environ |= {"ICLRTUT_PROFILE": profile, "ICLRTUT_CHECKPOINTS": str(checkpoints)}
-    written = source(slug)
+    written, job = source(slug), f"{slug}, profile {profile}, seed {seed}"
     total = 1 + sum(cell.cell_type == "code" for cell in written.cells)  # parameters
-    number = count(1)
+    number = 0
+
+    def begin(**_: Any) -> None:
+        nonlocal number
+        number += 1
+        report(f"cell {number} of {total}")
+
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / f"{slug}.ipynb"
         jupytext.write(written, draft)
@@ -142,12 +148,17 @@ def execute(
                 cwd=target.parent,
                 progress_bar=False,
                 extra_arguments=["--log-level=CRITICAL"],
-                on_cell_execute=lambda **_: report(f"cell {next(number)} of {total}"),
+                on_cell_execute=begin,
             )
         except papermill.PapermillExecutionError as error:
             raise RunFailed(
-                f"{slug}, profile {profile}, seed {seed}: cell {error.exec_count} "
-                f"raised {error.ename}: {error.evalue}\nThe cell reads:\n{error.source}"
+                f"{job}: cell {error.exec_count} raised {error.ename}: {error.evalue}\n"
+                f"The cell reads:\n{error.source}"
+            ) from None
+        except DeadKernelError:
+            raise RunFailed(
+                f"{job}: its kernel died at cell {number}: it may have needed more "
+                "memory than this machine has."
             ) from None
         write_atomic(target, done.read_bytes())
     shutil.rmtree(checkpoints, ignore_errors=True)
