@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 
-import _timing
+import _benchmark
 import numpy as np
 import torch
 from torch import Tensor
@@ -145,7 +145,7 @@ def memory(name: str, seconds: float, pitch: float) -> float:
 def grown(name: str, seconds: float, pitch: float) -> float:
     """MiB by which a route raises this process's memory, sampled all the while."""
     torch.set_num_threads(1)
-    return _timing.grown(routes(vibrato(pitch), seconds)[name])
+    return _benchmark.grown(routes(vibrato(pitch), seconds)[name])
 
 
 def agree(loop: Controls, seconds: float) -> float:
@@ -215,7 +215,7 @@ def main() -> None:
     """Measure, print the tables, write the record."""
     torch.set_num_threads(1)
     tables = {"stream": by_length(), "route, 10 s": by_route(), "block": by_block()}
-    _timing.record(
+    _benchmark.record(
         "differentiable_dsp",
         "cpu",
         tables,

@@ -10,7 +10,7 @@ records/energy_based_classifier/bench-<device>.json.
 import copy
 import statistics
 
-import _timing
+import _benchmark
 import torch
 from torch import Tensor
 
@@ -76,7 +76,7 @@ def main() -> None:
         "WRN-10-2": (wide_resnet(10, 2, 0), 2),
     }
     rows = {k: measure(net.to(DEVICE), steps) for k, (net, steps) in nets.items()}
-    _timing.record(
+    _benchmark.record(
         "energy_based_classifier", DEVICE.type, {"sampler": rows}, batch=BATCH
     )
 

@@ -26,7 +26,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-import _timing
+import _benchmark
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -245,7 +245,7 @@ def grown(size: Size) -> float:
     torch.set_num_threads(1)
     module(prepared(Size(runs=1, episodes=1)))  # what the first call of all loads
     call = prepared(size)
-    return _timing.grown(lambda: module(call))
+    return _benchmark.grown(lambda: module(call))
 
 
 def logits(size: Size) -> float:
@@ -344,7 +344,7 @@ def main() -> None:
     }
     ratio = tables["route, 256 runs"]["the chapter's deltas"]["over_transcription"]
     print(f"the routes agree to {worst:.1e}; {ratio:.0f} times the transcription")
-    _timing.record(
+    _benchmark.record(
         "meta_transfer",
         "cpu",
         tables,

@@ -14,11 +14,11 @@ import statistics
 import subprocess
 import sys
 
-import _timing
+import _benchmark
 import torch
-from _timing import in_turn
 from torch import Tensor
 
+from iclrtut import timing
 from iclrtut.chapters.provable_uncertainty.method import Mixture, log_bound
 
 POINTS, COMPONENTS, PIXELS, ROUNDS = 10_000, 100, 3072, 5
@@ -88,7 +88,7 @@ def grown(tight: bool, *sizes: int) -> float:
     """MiB by which a call raises this process's memory, sampled all the while."""
     torch.set_num_threads(1)
     z, *pair = made(*sizes)
-    return _timing.grown(lambda: log_bound(z, R, *pair, tight=tight))
+    return _benchmark.grown(lambda: log_bound(z, R, *pair, tight=tight))
 
 
 def routes() -> dict[str, dict[str, float]]:
@@ -99,7 +99,7 @@ def routes() -> dict[str, dict[str, float]]:
     some, few = z[:SOME], z[:FEW]
     near = [log_bound(few, R, *pair), loop(few, *pair), tensor(few, *pair)]
     assert all(torch.allclose(near[0], other, atol=1e-6) for other in near[1:])
-    times = in_turn(
+    times = timing.alternate(
         {
             "(10)": lambda: log_bound(z, R, *pair),
             "(12)": lambda: log_bound(z, R, *pair, tight=True),
@@ -142,7 +142,7 @@ def growth() -> dict[str, dict[str, float]]:
             for number, tight in (("(10)", False), ("(12)", True))
             for size, v in zip(("half", "full"), ends, strict=True)
         }
-        times = in_turn(calls, ROUNDS)
+        times = timing.alternate(calls, ROUNDS)
         peaks = {
             f"MiB_{number}": memory(tight) / max(memory(tight, half), 1e-3)
             for number, tight in (("(10)", False), ("(12)", True))
@@ -163,7 +163,7 @@ def main() -> None:
     """Measure, print both tables, write the record."""
     torch.set_num_threads(1)
     tables = {"certificate": routes(), "growth": growth()}
-    _timing.record(
+    _benchmark.record(
         "provable_uncertainty",
         DEVICE.type,
         tables,

@@ -11,9 +11,10 @@ import subprocess
 import sys
 import tempfile
 
-import _timing
+import _benchmark
 import psutil
 
+from iclrtut import timing
 from iclrtut.commands import sweep
 
 SLUG, RUNS = "differentiable_dsp", 4
@@ -41,12 +42,12 @@ def swept(workers: int) -> float:
             failures = sweep.run(client, JOBS, sweep.measure, lambda job, result: None)
             assert not failures, failures
 
-        return _timing.seconds(go)
+        return timing.seconds(go)
 
 
 if __name__ == "__main__":
     load = round(psutil.getloadavg()[0], 1)
-    alone = _timing.seconds(one_by_one)
+    alone = timing.seconds(one_by_one)
     took = {workers: swept(workers) for workers in WORKERS}
     rows = {"none": {"seconds": alone}} | {
         f"{workers}": {
@@ -58,4 +59,4 @@ if __name__ == "__main__":
     }
     facts = {"runs": RUNS, "chapter": SLUG, "profile": "smoke"}
     cores = {"cores": psutil.cpu_count(), "load_before": load}
-    _timing.record("sweep", "cpu", {"workers": rows}, **facts, **cores)
+    _benchmark.record("sweep", "cpu", {"workers": rows}, **facts, **cores)

@@ -1,9 +1,8 @@
-"""What the benchmarks share: calls timed in turn, memory, and a device's record."""
+"""What the benchmarks share: memory, and a device's record."""
 
 import json
 import platform
 import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,32 +14,6 @@ from iclrtut.files import write_atomic
 
 RECORDS = Path(__file__).resolve().parents[1] / "records"
 Rows = dict[str, dict[str, float]]
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """The time of one call, on a GPU until it is done."""
-    began = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
-def in_turn(
-    calls: Mapping[str, Callable[[], object]], rounds: int, unheard: int = 1
-) -> dict[str, list[float]]:
-    """Times of all calls, in turn, so that a busy machine slows all alike.
-
-    Args:
-        calls: by name.
-        rounds: that are kept of each.
-        unheard: rounds before them, which warm the machine up.
-    """
-    every = [
-        {name: seconds(call) for name, call in calls.items()}
-        for _ in range(unheard + rounds)
-    ]
-    return {name: [times[name] for times in every[unheard:]] for name in calls}
 
 
 def grown(call: Callable[[], object]) -> float:
