@@ -29,6 +29,8 @@ def measure(folder: Path, job):
     return toy.record(profile=job.profile, seed=job.seed), b"a notebook"
 
 
-def stumble(job):
-    """Raise what no work should."""
-    raise KeyError(job.seed)
+def older(caller: int):
+    """A version that only the calling process knows."""
+    if os.getpid() != caller:
+        raise ModuleNotFoundError("No module named 'iclrtut.commands'")
+    return "commit abc", "cpu"

@@ -220,6 +220,30 @@ def test_a_benchmark_leaves_a_dash_where_nothing_was_measured(tmp_path):
     assert "device cpu, points 9" in html
 
 
+def test_a_sweep_shows_its_times_and_where_an_ideal_one_would_end(tmp_path):
+    rows = {
+        "none": {"seconds": 44.0},
+        "1": {"seconds": 40.0, "times_as_fast": 1.0, "share_of_ideal": 1.0},
+        "2": {"seconds": 25.0, "times_as_fast": 1.6, "share_of_ideal": 0.8},
+    }
+    facts = {"runs": 4, "chapter": "toy", "profile": "smoke", "cores": 2}
+    file = tmp_path / "records" / "sweep" / "bench-cpu.json"
+    chapters = {"toy": SimpleNamespace(title="A toy")}
+    page = SimpleNamespace(tree=tmp_path, chapters=lambda: chapters)
+    page.row = lambda name, row, longest: pages.Sweep.row(page, name, row, longest)
+    assert pages.Sweep.html(page) == pages.NO_RECORDS
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({**facts, "load_before": 0.5, "workers": rows}))
+    html = pages.Sweep.html(page)
+    assert "4 runs of <i>A toy</i> (smoke) on one machine with 2 cores" in html
+    cells = [re.sub("<.*?>", "", cell) for cell in re.findall("<td>(.*?)</td>", html)]
+    assert cells[10:15] == ["2", "25\u00a0s", "1.6", "0.8", ""]
+    ends = [float(x) for x in re.findall(r'cx="(.*?)"', html)]
+    ideal = [float(x) for x in re.findall(r'class="bound" d="M(.*?) ', html)]
+    assert ideal[0] == ends[1]
+    assert (ideal[1] - 4) * 2 == pytest.approx(ends[1] - 4, 0.01)
+
+
 @pytest.mark.parametrize("side", ["above", "below"])
 def test_the_whisker_tints_the_side_on_which_a_claim_holds(side):
     row = {"mean": 2.0, "low": 1.0, "high": 3.0, "verdict": "holds"}

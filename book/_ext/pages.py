@@ -272,18 +272,18 @@ class Sweep(Page):
         file = self.tree / "records" / "sweep" / "bench-cpu.json"
         if not file.is_file():
             return NO_RECORDS
-        told = json.loads(file.read_text(encoding="utf-8"))
-        rows = told["workers"]
-        title = self.chapters()[told["chapter"]].title
-        what = (
-            f"{told['runs']} runs of <i>{escape(title)}</i> ({told['profile']}) on one "
-            f"machine with {told['cores']} cores. When it began, other work had a load "
-            f"of {told['load_before']:g} there."
+        record = json.loads(file.read_text(encoding="utf-8"))
+        rows = record["workers"]
+        title = self.chapters()[record["chapter"]].title
+        sentence = (
+            f"{record['runs']} runs of <i>{escape(title)}</i> ({record['profile']}) on "
+            f"one machine with {record['cores']} cores. When it began, other work had "
+            f"a load of {record['load_before']:g} there."
         )
         longest = max(row["seconds"] for row in rows.values())
         body = "".join(self.row(name, row, longest) for name, row in rows.items())
         head = ("Workers", "Wall time", "Times as fast", "Share of the ideal", "Drawn")
-        return f"<p>{what}</p>{table('Wall time by workers', head, body)}"
+        return f"<p>{sentence}</p>{table('Wall time by workers', head, body)}"
 
     def row(self, name: str, row: dict[str, float], longest: float) -> str:
         """One number of workers: its time, and the time of an ideal division."""

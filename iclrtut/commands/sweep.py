@@ -8,17 +8,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distributed import (
-    CancelledError,
-    Client,
-    KilledWorker,
-    as_completed,
-    get_worker,
-)
+from distributed import CancelledError, Client, KilledWorker, as_completed, get_worker
 
 from iclrtut import records
 from iclrtut.commands.execute import TREE
@@ -27,7 +21,7 @@ from iclrtut.errors import BadRequest, RunFailed
 from iclrtut.files import write_atomic
 from iclrtut.repository import commit
 
-TIMEOUT = 10  # seconds that a scheduler or its first worker may take to answer
+TIMEOUT = 30  # seconds that a scheduler or its first worker may take to answer
 TOPIC = "iclrtut"  # of the events by which workers report their progress
 
 
@@ -47,24 +41,16 @@ class Job(NamedTuple):
         return Path("_build") / "runs" / f"{self.slug}-{self.profile}-{self.seed}.ipynb"
 
 
-class Version(NamedTuple):
-    """The code that a process runs, and on which kind of device."""
-
-    commit: str
-    files: str
-    device: str
-
-
-def version() -> Version:
-    """The version of this process; `files` covers what no commit covers."""
+def version() -> tuple[str, str]:
+    """The code that this process runs, and the kind of its device."""
     import torch  # here, since a scheduler needs this module too
 
-    content = hashlib.sha256()
+    content = hashlib.sha256()  # a commit says nothing of files that changed since
     for pattern in ("iclrtut/**/*.py", "book/chapters/*.md"):
         for file in sorted(TREE.glob(pattern)):
             content.update(file.read_bytes())
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Version(commit(), content.hexdigest()[:8], device)
+    return f"commit {commit()}, files {content.hexdigest()[:8]}", device
 
 
 # In the process that calls
@@ -92,15 +78,10 @@ def connect(scheduler: str | None, processes: int) -> Iterator[Client]:
         client = Client(
             scheduler, timeout=TIMEOUT, **(local if scheduler is None else {})
         )
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise BadRequest(
-            f"{scheduler!r} is no address of a scheduler ({error}): write it like "
-            "tcp://192.168.0.7:8786."
-        ) from None
-    except OSError:
-        raise BadRequest(
-            f"no scheduler answers at {scheduler} within {TIMEOUT} s: start one with "
-            "'dask scheduler', which prints its address."
+            f"no scheduler answers at {scheduler!r} ({error}): start one with 'dask "
+            "scheduler', and give the address that it prints, like tcp://10.0.0.7:8786."
         ) from None
     with client:
         yield client
@@ -120,20 +101,16 @@ def check_workers(client: Client) -> set[str]:
             f"no worker is connected to {address}: start one in a clone of the book, "
             f"with 'dask worker {address} --nthreads 1'."
         ) from None
-    here, devices = version(), set()
-    for worker, other in client.run(version, on_error="return").items():
-        if isinstance(other, BaseException):
+    (here, _), devices = version(), set()
+    for worker, reply in client.run(version, on_error="return").items():
+        # A worker whose package has no sweeps replies with an exception.
+        code, device = reply if isinstance(reply, tuple) else (reply, "")
+        if code != here:
             raise BadRequest(
-                f"worker {worker} cannot run this version of iclrtut ({other}): start "
-                f"it in a clone at commit {here.commit}."
+                f"worker {worker} has other code ({code}) than this ({here}): start it "
+                "in a clone at the same commit."
             )
-        if other[:2] != here[:2]:
-            raise BadRequest(
-                f"worker {worker} has iclrtut at commit {other.commit} (files "
-                f"{other.files}) and this is {here.commit} (files {here.files}): "
-                "check out the same commit on both."
-            )
-        devices.add(other.device)
+        devices.add(device)
     return devices
 
 
@@ -216,10 +193,10 @@ def record(client: Client, jobs: Sequence[Job], root: Path, again: bool) -> None
 
     def save(job: Job, result: tuple[dict[str, Any], bytes]) -> None:
         measured, notebook = result
-        if measured["commit"] != here:  # a worker that joined after the check
+        if measured["commit"] != here:  # by a worker that joined after the check
             raise RunFailed(
                 f"{job}: a worker measured it at commit {measured['commit']}, not at "
-                f"{here}, so it is not kept: check out the same commit there."
+                f"{here}: start workers at the same commit, and run this again."
             )
         write_atomic(job.notebook, notebook)
         records.write(root, measured)
@@ -239,12 +216,12 @@ def is_recorded(job: Job, root: Path, devices: set[str], by: str) -> bool:
     if by.endswith("+"):
         return False
     for device in devices:
-        name = {"chapter": job.slug, **job._asdict(), "device": device}
-        try:
-            if records.read(records.path(root, name))["commit"] == by:
+        file = records.path(
+            root, {"chapter": job.slug, **job._asdict()} | {"device": device}
+        )
+        with suppress(BadRequest, RunFailed):  # missing, or not valid any more
+            if records.read(file)["commit"] == by:
                 return True
-        except (BadRequest, RunFailed):
-            continue
     return False
 
 
