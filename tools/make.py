@@ -147,7 +147,9 @@ def browser() -> None:
 def lab() -> None:
     """Open JupyterLab on the notebooks."""
     env()
-    call(PYTHON, "-m", "jupyterlab", "notebooks")
+    # Jupyter refuses root, who is the only user of many a container.
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    call(PYTHON, "-m", "jupyterlab", *(["--allow-root"] if root else []), "notebooks")
 
 
 def bench() -> None:
