@@ -75,6 +75,10 @@ def test_a_trunk_remembers_the_past_and_uses_its_statistics():
     centred = trunk(f0, later)
     trunk.mean, trunk.spread = torch.tensor(5.0), torch.tensor(2.0)
     assert torch.allclose(trunk(f0, 5 + 2 * later), centred, atol=1e-6)
+    for p in trunk.gru.parameters():
+        torch.nn.init.zeros_(p)
+    change = (trunk(f0, 5 + 2 * later) - trunk(f0, 5 + 2 * loud)).abs().amax(-1)[0]
+    assert change.nonzero().flatten().tolist() == [4]  # what the GRU does not pass on
 
 
 def test_a_room_is_heard_after_the_sound_itself():
