@@ -341,7 +341,7 @@ def test_whatever_dies_on_a_cluster_no_kernel_is_left_and_the_sweep_goes_on(
     until(lambda: len(begun(notes, 0)) == 2)
     (notes / "hold-0").unlink()
     code, err = ending(command)
-    words = f"1 of 3 runs failed.\n{SLUG}, profile smoke, seed 1: cell 3 raised Asser"
+    words = f"1 of 3 runs failed.\n{SLUG}, profile smoke, seed 1: cell 3 raised"
     assert code == 1 and err.startswith(f"iclrtut: {words}") and "Trace" not in err
     files = [file.name for file in (book / "records" / SLUG).iterdir()]
     assert sorted(files) == ["smoke-cpu-0.json", "smoke-cpu-2.json"]
