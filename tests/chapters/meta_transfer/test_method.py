@@ -350,6 +350,14 @@ def test_log_likelihoods_are_those_of_one_run_at_a_time(
         close(result[0, :, t], now.flatten(1).gather(1, cells).sum(1))
 
 
+def test_rows_that_few_examples_meet_again_have_moved():
+    """Fewer examples than rows: only the rows that they meet are copied."""
+    learner = method.learn(joints(3, 100))
+    x, y = batches((3, 2, 10), 5), batches((3, 2, 10), 100, 1)
+    result = method.log_likelihoods(learner, x, y, 0.5)
+    close(result, one_at_a_time(learner, x, y, 0.5))
+
+
 def test_log_likelihoods_of_many_runs_are_those_of_each():
     """Far more tables than a cache holds: chunks, if there are any, change nothing."""
     log_p = joints(700, 10)
