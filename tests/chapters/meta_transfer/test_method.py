@@ -838,6 +838,20 @@ def test_comparing_says_which_direction_adapts_faster(site, seed):
         assert result.p <= 0.01
 
 
+@pytest.mark.usefixtures("few")
+def test_the_summary_names_the_columns_and_what_the_lead_does_not_imply():
+    before, after = shifted("cause")
+    for parts, source, target in (
+        ((before, after), "first", "second"),
+        (turned(before, after), "second", "first"),
+    ):
+        summary = method.compare(*parts).summary
+        assert summary.startswith(f"{source} -> {target} adapts faster")
+        assert f"says that the {source} column is the cause" in summary
+        assert f"the {target} column may be the cause" in summary
+        assert f"The {source} column drifted more" in summary
+
+
 def test_how_sure_the_lead_is_by_a_bootstrap():
     """Rows drawn again, and everything computed anew by the plain loop."""
     world = method.World(*(part[0] for part in method.draw(1, 3, rng(4))))
