@@ -166,45 +166,67 @@ MEANS: dict[str, Callable[[Any, Any, dict[str, Any]], None]] = {
 }
 
 
-def drive(page: Any, means: str) -> dict[str, list[str]]:
-    """Drive every control of a page's figures.
+class Driver:
+    """Drives the controls of many pages.
 
-    Ranges come first and are put back then: a button may undo what they moved, and an
-    extreme that one of them was left at may leave a button nothing to do.
-
-    Returns:
-        driven, the controls; still, those that changed nothing; covered, those that
-        something else lies upon; pictureless, the ranges that changed their value only.
+    Each control is driven by one means. The means take turns within a kind of control,
+    so that every kind meets them all.
     """
-    found: dict[str, list[str]] = {
-        kind: [] for kind in ("driven", "still", "covered", "pictureless")
-    }
-    controls = page.evaluate(FIND)
-    for control in (each for each in controls if each["kind"] == "range"):
-        use(page, control, means, found)
-    page.evaluate(PUT_BACK)
-    for control in (each for each in controls if each["kind"] != "range"):
-        if means != "keyboard" or control["keys"]:
-            use(page, control, means, found)
-    return found
 
+    def __init__(self) -> None:
+        self.met: dict[str, list[str]] = {}  # kind -> the means of its controls
 
-def use(
-    page: Any, control: dict[str, Any], means: str, found: dict[str, list[str]]
-) -> None:
-    """Drive one control and note what became of it; what then runs on is stopped."""
-    node = page.locator(f"[data-driven='{control['number']}']").element_handle()
-    node.evaluate(RESTS)
-    node.evaluate(REMEMBER)
-    name = f"{control['kind']} {' '.join(control['name'].split())[:60]}"
-    found["driven"].append(name)
-    if means != "keyboard" and not node.evaluate(HIT, node.evaluate(PLACES)[0]):
-        found["covered"].append(name)
-        return
-    MEANS[means](page, node, control)
-    if not node.evaluate(CHANGED, "shown"):
-        found["still"].append(name)
-    elif control["kind"] == "range" and not node.evaluate(CHANGED, "picture"):
-        found["pictureless"].append(name)
-    if control["kind"] in ("audio", "button") and not node.evaluate(RESTS):
+    def drive(self, page: Any) -> dict[str, list[str]]:
+        """Drive every control of a page's figures.
+
+        Ranges come first and are put back then: a button may undo what they moved, and
+        an extreme that one of them was left at may leave a button nothing to do.
+
+        Returns:
+            driven, the controls; still, those that changed nothing; covered, those that
+            something else lies upon; pictureless and silent, the ranges that changed no
+            picture, and those that a screen reader hears no new value of.
+        """
+        kinds = ("driven", "still", "covered", "pictureless", "silent")
+        found: dict[str, list[str]] = {kind: [] for kind in kinds}
+        controls = page.evaluate(FIND)
+        for control in (each for each in controls if each["kind"] == "range"):
+            self._use(page, control, found)
+        page.evaluate(PUT_BACK)
+        for control in (each for each in controls if each["kind"] != "range"):
+            self._use(page, control, found)
+        return found
+
+    def _means(self, control: dict[str, Any]) -> str:
+        """Whose turn it is."""
+        met = self.met.setdefault(control["kind"], [])
+        means = list(MEANS)[len(met) % len(MEANS)]
+        if means == "keyboard" and not control["keys"]:
+            means = "mouse"
+        met.append(means)
+        return means
+
+    def _use(
+        self, page: Any, control: dict[str, Any], found: dict[str, list[str]]
+    ) -> None:
+        """Drive one control and note what came of it; what runs on is stopped."""
+        node = page.locator(f"[data-driven='{control['number']}']").element_handle()
+        node.evaluate(RESTS)
+        node.evaluate(REMEMBER)
+        means = self._means(control)
+        name = f"{control['kind']} {' '.join(control['name'].split())[:60]} by {means}"
+        found["driven"].append(name)
+        if means != "keyboard" and not node.evaluate(HIT, node.evaluate(PLACES)[0]):
+            found["covered"].append(name)
+            return
+        said = node.get_attribute("aria-valuetext")
         MEANS[means](page, node, control)
+        if not node.evaluate(CHANGED, "shown"):
+            found["still"].append(name)
+        elif control["kind"] == "range":
+            if not node.evaluate(CHANGED, "picture"):
+                found["pictureless"].append(name)
+            if node.get_attribute("aria-valuetext") == said:
+                found["silent"].append(name)
+        if control["kind"] in ("audio", "button") and not node.evaluate(RESTS):
+            MEANS[means](page, node, control)

@@ -5,13 +5,12 @@ The policy, axe, the console, weights and first pictures are judged page by page
 """
 
 import re
-from collections import Counter
 
 import driving
 import pytest
 import strict
-from conftest import open_tab, tool
-from driving import MEANS, PHONE
+from conftest import STILL, TREE, open_tab, tool
+from driving import PHONE
 
 PAGES = tool("site").contents()
 NOTEBOOKS = [page for page in PAGES if page.startswith("notebooks/")]
@@ -116,43 +115,88 @@ def test_the_table_has_a_line_a_page_and_the_heaviest_first():
 
 # Figures in a reader's hand
 
+# What is too small for a finger, and the smallest letter of a drawing.
+SIZES = """() => {
+  const scale = ({ a, b }) => Math.hypot(a, b);  // turned letters too
+  const parts = "button, input[type=range], select, audio, .thumbs label";
+  const low = [...document.querySelectorAll(".iclrtut")].flatMap((figure) =>
+    [...figure.querySelectorAll(parts)].filter((node) => !node.closest("figcaption")
+      && node.getClientRects().length && Math.min(node.offsetWidth, node.offsetHeight)
+      < 40)).map((node) => node.outerHTML.slice(0, 120));
+  const letters = [...document.querySelectorAll(".iclrtut .play svg text")]
+    .filter((node) => node.getClientRects().length).map((node) =>
+      parseFloat(getComputedStyle(node).fontSize) * scale(node.getScreenCTM()));
+  return { low, letters };
+}"""
+# What a figure has beyond the window, where it cannot be scrolled.
+BEYOND = """() => [...document.querySelectorAll(".iclrtut, .iclrtut *")]
+  .filter((node) => node.getClientRects().length
+    && !node.closest("svg *, .unseen, .panels, table, pre")
+    && node.getBoundingClientRect().right > innerWidth + 1)
+  .map((node) => node.outerHTML.slice(0, 120))"""
+AXE = """() => axe.run({include: [[".iclrtut"]]}, {
+  resultTypes: ["violations"], preload: false, rules: {region: {enabled: false}},
+}).then((found) => found.violations.flatMap((rule) => rule.nodes.map(
+  (node) => rule.id + ": " + node.html.slice(0, 120))))"""
+FAULTS = ("covered", "still", "pictureless", "silent", "said", "low", "beyond", "axe")
+
 
 @pytest.fixture(scope="session")
-def drives(site, browser):
-    """Every chapter's figures, driven on a phone by mouse, by keyboard and by touch."""
-    return {
-        (name, means): driven
-        for name in NOTEBOOKS
-        for means, driven in drive(f"{site}/{name}.html", browser).items()
-    }
+def driver():
+    return driving.Driver()
 
 
-def drive(url, browser):
-    """What one chapter's figures did, by each means; what the page then said."""
+@pytest.fixture(scope="session")
+def drives(site, browser, driver):
+    """Every chapter's figures, driven on a phone, and what they look like then."""
+    return {name: drive(f"{site}/{name}.html", browser, driver) for name in NOTEBOOKS}
+
+
+def drive(url, browser, driver):
+    """What one chapter's figures did; what the page then said and broke."""
     tab = open_tab(browser, **PHONE)
-    tab.page.goto(url)
-    tab.page.evaluate("() => window.MathJax?.startup?.promise")
-    found = {means: driving.drive(tab.page, means) for means in MEANS}
-    for driven in found.values():
-        driven["said"] = tab.errors + tab.foreign + tab.page.evaluate("refused")
-    tab.page.context.close()
+    page = tab.page
+    page.goto(url)
+    page.evaluate("() => window.MathJax?.startup?.promise")
+    found = driver.drive(page)
+    found["said"] = tab.errors + tab.foreign + page.evaluate("refused")
+    found |= page.evaluate(SIZES) | {"beyond": [], "axe": []}
+    for width in (340, 390, 1280):
+        page.set_viewport_size({"width": width, "height": 844})
+        found["beyond"] += page.evaluate(BEYOND)
+    page.evaluate((TREE / "tests" / "vendor" / "axe.min.js").read_text("utf-8"))
+    page.evaluate(STILL)
+    for theme in ("light", "dark"):
+        page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+        found["axe"] += page.evaluate(AXE)
+    page.context.close()
     return found
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-@pytest.mark.parametrize("means", MEANS)
-@pytest.mark.parametrize("fault", ["covered", "still", "pictureless", "said"])
-def test_a_figure_is_not(drives, name, means, fault):
-    """Under something else, unmoved, moved without a picture, or heard to complain."""
-    found = drives[name, means][fault]
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_figure_is(drives, name, fault):
+    """Under something else, unmoved, moved without a picture or a word, and so on."""
+    found = drives[name][fault]
     # A volume moves the sound alone: the chapter's own tests listen to it.
     assert [what for what in found if " Volume" not in what] == []
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-@pytest.mark.parametrize("means", MEANS)
-def test_every_figure_that_plays_was_driven(drives, built, name, means):
+def test_letters_of_a_figure_can_be_read_on_a_phone(drives, name):
+    assert min(drives[name]["letters"], default=11) >= 11
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_figure_that_plays_was_driven(drives, built, name):
     page = (built / f"{name}.html").read_text("utf-8")
     figures = set(re.findall(r'data-play="(\w+)"', page))
-    driven = Counter(what.split()[1] for what in drives[name, means]["driven"])
-    assert figures and set(driven) == figures
+    driven = {what.split()[1] for what in drives[name]["driven"]}
+    assert figures and driven == figures
+
+
+def test_every_kind_of_control_met_mouse_keyboard_and_touch(drives, driver):
+    for kind in ("range", "button", "radio"):
+        assert set(driver.met[kind]) == set(driving.MEANS)
+    drawn = {*driver.met["svg"], *driver.met.get("canvas", [])}
+    assert {"mouse", "touch"} <= drawn

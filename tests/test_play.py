@@ -1,4 +1,4 @@
-"""Interactive figures: what is written into the page, before any browser reads it."""
+"""Interactive figures: what is written into the page, and what any page makes of it."""
 
 import base64
 import json
@@ -7,12 +7,15 @@ import re
 import numpy as np
 import pytest
 import torch
+import widgets
 from torch import nn
+from widgets import MOVE, TEXTS, document
 
 from iclrtut import figures, play
 from iclrtut.errors import BadRequest
 
 SLUG = "energy_based_classifier"
+page = widgets.page
 
 
 @pytest.fixture
@@ -188,3 +191,63 @@ def test_colours_of_widgets_are_those_of_figures(shown):
     play.widget(SLUG, {"mode": "idea"}, alt="Three logits.", caption="Lift them.")
     for name in ("DATA", "MODEL", "BASELINE", "EXACT", "FAILURE"):
         assert f"--{name.lower()}:{getattr(figures, name)}" in shown[0]
+
+
+# ---- In a browser ----
+
+
+def idea(shown):
+    """A small widget with four sliders."""
+    play.widget(SLUG, {"mode": "idea"}, **TEXTS)
+    return shown[-1]
+
+
+def test_the_frames_slider_by_keyboard(page, shown):
+    frames()
+    page.set_content(document(shown[-1]))
+    slider = page.get_by_role("slider", name="Frequency")
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    visible = page.locator(".panels:visible")
+    assert visible.count() == 1 and visible.get_attribute("data-value") == "1"
+    assert page.locator("output").inner_text() == "1"
+    assert slider.get_attribute("aria-valuetext") == "1"
+    page.emulate_media(media="print")
+    assert visible.count() == 1 and visible.get_attribute("data-value") == "0.5"
+
+
+def test_twins_on_a_page_live_apart(page, shown):
+    html = idea(shown)
+    page.set_content(document(html + html))
+    page.get_by_role("slider", name="Lift all three").nth(1).evaluate(MOVE, 1)
+    levels = page.locator(".play").evaluate_all("all => all.map(e => e.iclrtut.lse())")
+    assert levels[1] == pytest.approx(levels[0] + 1)
+
+
+def test_it_starts_when_a_notebook_inserts_it_later(page, shown):
+    page.set_content(document("<div id=output></div>"))
+    page.evaluate(
+        """html => {
+            const output = document.createElement('div');
+            output.innerHTML = html;
+            for (const old of output.querySelectorAll('script')) {
+                const script = document.createElement('script');
+                script.textContent = old.textContent;
+                old.replaceWith(script);
+            }
+            document.querySelector('#output').append(output);
+        }""",
+        idea(shown),
+    )
+    assert page.get_by_role("slider").count() == 4
+
+
+def test_without_scripts_the_first_frame_stands(browser, shown):
+    frames()
+    html = shown[-1] + idea(shown)
+    context = browser.new_context(java_script_enabled=False, offline=True)
+    page = context.new_page()
+    page.set_content(document(html))
+    assert page.locator(".panels:visible").count() == 1
+    assert page.locator("noscript").count() == 2  # headless browsers do not draw it
+    context.close()

@@ -4,7 +4,6 @@ A test file takes the fixtures by name: `page, made = widgets.page, widgets.made
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +12,6 @@ from torch import nn
 
 from iclrtut import figures
 
-AXE = Path(__file__).parent / "vendor" / "axe.min.js"
-# What axe asks of a whole page, which a figure alone is not.
-PAGE_RULES = {"region", "landmark-one-main", "page-has-heading-one"}
 TEXTS = {"alt": "A figure to play with.", "caption": "Move a slider."}
 MOVE = "(e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }"
 HOOK = "document.querySelector('.play').iclrtut"
@@ -74,10 +70,3 @@ def drawn(net: nn.Module, generator: torch.Generator) -> nn.Module:
 def move(page: Any, label: str, value: float) -> None:
     """Move the slider of this label."""
     page.get_by_role("slider", name=label).evaluate(MOVE, value)
-
-
-def refused(page: Any) -> list[str]:
-    """The rules of accessibility that the page breaks, by axe."""
-    page.add_script_tag(path=AXE)
-    found = page.evaluate("axe.run()")["violations"]
-    return [v["id"] for v in found if v["id"] not in PAGE_RULES]

@@ -21,10 +21,6 @@ SYNTH = {
     "bands": BANDS,
     "seconds": SECONDS,
 }
-POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src data:; media-src data:"
-)
 # Counts what could sound, and listens to what goes to the loudspeakers.
 LISTEN = """
 window.heard = {contexts: 0, starts: [], ramps: [], stops: [], ahead: []};
@@ -251,16 +247,12 @@ SLIDERS = {
 }
 
 
-@pytest.mark.parametrize("label", SLIDERS)
-def test_each_slider_changes_the_spectrum(label, page, made):
+def test_each_slider_changes_the_spectrum(page, made):
     synth(page, made)
-    before, drawn = page.evaluate(f"{HOOK}.spectrum()"), page.evaluate(PICTURE)
-    slider = page.get_by_role("slider", name=label)
-    said = slider.get_attribute("aria-valuetext")
-    move(page, label, SLIDERS[label])
-    assert page.evaluate(f"{HOOK}.spectrum()") != before
-    assert page.evaluate(PICTURE) != drawn
-    assert slider.get_attribute("aria-valuetext") != said
+    for label, value in SLIDERS.items():
+        before = page.evaluate(f"{HOOK}.spectrum()")
+        move(page, label, value)
+        assert page.evaluate(f"{HOOK}.spectrum()") != before, label
 
 
 def test_sliders_say_what_they_set(page, made):
@@ -440,75 +432,3 @@ def test_the_synthesiser_and_the_players_give_way_to_each_other(page, made):
     assert page.evaluate(states) == [False, True]
     page.locator("audio").first.evaluate("e => e.play()")
     page.wait_for_function(f"({states}).every((one) => !one)")
-
-
-# ---- On any page, for any reader ----
-
-
-def both(made: list[str]) -> str:
-    return figure(made) + players(made)
-
-
-@pytest.mark.parametrize("width", [340, 390, 1280])
-def test_nothing_overflows_and_everything_can_be_touched(width, page, made):
-    page.set_viewport_size({"width": width, "height": 800})
-    page.set_content(document(both(made)))
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    sizes = page.locator("button, input[type=range], audio").evaluate_all(
-        "all => all.map(e => [e.offsetWidth, e.offsetHeight])"
-    )
-    assert len(sizes) == 11 and min(map(min, sizes)) >= 40
-    lefts = page.locator(".player").evaluate_all("all => all.map(e => e.offsetLeft)")
-    assert len(set(lefts[:2])) == (2 if width == 1280 else 1)
-    heights = page.locator("svg text").evaluate_all(
-        "all => all.map(e => parseFloat(getComputedStyle(e).fontSize)"
-        " * e.ownerSVGElement.clientWidth / e.ownerSVGElement.viewBox.baseVal.width)"
-    )
-    assert len(heights) > 20
-    assert min(heights) >= 11 or width < 390
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing(theme, page, made):
-    page.set_content(document(both(made), theme))
-    assert widgets.refused(page) == []
-
-
-def test_it_works_under_a_strict_policy(page, made):
-    page.add_init_script(LISTEN)
-    page.goto("about:blank")
-    meta = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-    page.set_content(document(both(made)).replace("<title>", f"{meta}<title>"))
-    page.get_by_role("button", name="Play").click()
-    for _ in range(100):  # wait_for_function evaluates text, which the policy refuses
-        if page.evaluate(f"({LEVEL})()") > 0.01:
-            break
-        page.wait_for_timeout(50)
-    assert page.evaluate(f"({LEVEL})()") > 0.01
-    audio = page.locator("audio").first
-    audio.evaluate("e => e.play()")
-    assert audio.evaluate("e => e.duration") == pytest.approx(1)
-
-
-def test_paper_keeps_the_pictures(page, made):
-    page.set_content(document(both(made)))
-    page.emulate_media(media="print")
-    for hidden in ("audio", "input", ".buttons"):
-        assert not page.locator(hidden).first.is_visible()
-    assert page.get_by_text("220 Hz", exact=True).is_visible()
-    assert page.locator(".player svg").first.is_visible()
-    assert page.locator(".note").first.is_visible()
-
-
-def test_all_is_reached_by_keys(page, made):
-    synth(page, made)
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
-    assert page.evaluate(f"{HOOK}.state().playing") is True
-    page.keyboard.press("Tab")
-    page.keyboard.press("Space")
-    assert page.evaluate(f"{HOOK}.state().muted") is True
-    page.keyboard.press("Tab")
-    page.keyboard.press("ArrowRight")
-    f0 = page.evaluate(f"{HOOK}.state().f0")
-    assert f0 == pytest.approx(220 * 2 ** (0.25 / 12))

@@ -5,9 +5,9 @@ import pytest
 import torch
 import widgets
 from torch import nn
-from widgets import HOOK, MOVE, PICTURE, TEXTS, document, drawn, move
+from widgets import HOOK, TEXTS, document, drawn, move
 
-from iclrtut import figures, play
+from iclrtut import play
 from iclrtut.chapters.energy_based_classifier import method
 
 SLUG = "energy_based_classifier"
@@ -149,21 +149,6 @@ def test_what_is_shown_is_what_was_computed(page, made):
 # ---- The controls obey ----
 
 
-@pytest.mark.parametrize("mode", ["digits", "idea", "sampler"])
-def test_every_slider_changes_the_picture(mode, page, made):
-    page.set_content(document(widget(made, mode)))
-    if mode == "digits":
-        move(page, "Langevin steps", 5)
-    for slider in page.get_by_role("slider").all():
-        before, said = page.evaluate(PICTURE), slider.get_attribute("aria-valuetext")
-        low, high = (float(slider.get_attribute(side)) for side in ("min", "max"))
-        slider.evaluate(MOVE, low + 0.7 * (high - low))
-        assert page.evaluate(PICTURE) != before
-        assert slider.get_attribute("aria-valuetext") != said
-        if mode == "digits":
-            move(page, "Langevin steps", 5)
-
-
 def test_lifting_the_logits_moves_the_density_alone(page, made):
     page.set_content(document(widget(made)))
     bars, (height, slope) = reading(page)
@@ -293,85 +278,3 @@ def test_the_sampler_meets_its_formula_and_explodes_where_it_must(page, made):
     assert warning.inner_text() == ""
     move(page, "Step a", 4)
     assert "explode" in warning.inner_text()
-
-
-# ---- On any page, for any reader ----
-
-
-def everything(made):
-    for mode in ("idea", "digits", "sampler"):
-        widget(made, mode)
-
-    def draw(value):
-        fig, axes = figures.figure()
-        axes.plot([0, value])
-        return [fig, figures.figure(width=3.6)[0]]
-
-    play.frames(draw, [1, 2, 3], label="Slope", **TEXTS)
-    return "".join(made)
-
-
-@pytest.mark.parametrize("width", [340, 390, 1280])
-def test_nothing_overflows_and_everything_can_be_touched(width, page, made):
-    page.set_viewport_size({"width": width, "height": 800})
-    page.set_content(document(everything(made)))
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    sizes = page.locator("button, input[type=range], .thumbs label").evaluate_all(
-        "all => all.map(e => [e.offsetWidth, e.offsetHeight])"
-    )
-    assert len(sizes) == 40 and min(map(min, sizes)) >= 40
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing(theme, page, made):
-    page.set_content(document(everything(made), theme))
-    assert widgets.refused(page) == []
-
-
-def test_the_frames_slider_by_keyboard(page, made):
-    everything(made)
-    page.set_content(document(made[-1]))
-    slider = page.get_by_role("slider", name="Slope")
-    slider.focus()
-    page.keyboard.press("ArrowRight")
-    shown = page.locator(".panels:visible")
-    assert shown.count() == 1 and shown.get_attribute("data-value") == "2"
-    assert page.locator("output").inner_text() == "2"
-    assert slider.get_attribute("aria-valuetext") == "2"
-    page.emulate_media(media="print")
-    assert shown.count() == 1 and shown.get_attribute("data-value") == "1"
-
-
-def test_twins_on_a_page_live_apart(page, made):
-    html = widget(made, "idea")
-    page.set_content(document(html + html))
-    page.get_by_role("slider", name="Lift all three").nth(1).evaluate(MOVE, 1)
-    levels = page.locator(".play").evaluate_all("all => all.map(e => e.iclrtut.lse())")
-    assert levels[1] == pytest.approx(levels[0] + 1)
-
-
-def test_it_starts_when_a_notebook_inserts_it_later(page, made):
-    page.set_content(document("<div id=output></div>"))
-    page.evaluate(
-        """html => {
-            const output = document.createElement('div');
-            output.innerHTML = html;
-            for (const old of output.querySelectorAll('script')) {
-                const script = document.createElement('script');
-                script.textContent = old.textContent;
-                old.replaceWith(script);
-            }
-            document.querySelector('#output').append(output);
-        }""",
-        widget(made, "idea"),
-    )
-    assert page.get_by_role("slider").count() == 4
-
-
-def test_without_scripts_the_first_frame_stands(browser, made):
-    context = browser.new_context(java_script_enabled=False, offline=True)
-    page = context.new_page()
-    page.set_content(document(everything(made)))
-    assert page.locator(".panels:visible").count() == 1
-    assert page.locator("noscript").count() == 4  # headless browsers do not draw it
-    context.close()

@@ -9,7 +9,7 @@ import pytest
 import torch
 import widgets
 from torch import nn
-from widgets import HOOK, MOVE, PICTURE, TEXTS, document, drawn, move
+from widgets import HOOK, PICTURE, TEXTS, document, drawn, move
 
 from iclrtut import play
 
@@ -212,7 +212,7 @@ def test_the_attack_is_strong_and_stays_below_the_ceilings(id, page, made):
     rng, missed = np.random.default_rng(6), []
     balls = [
         [(2.5 * rng.normal(size=2)).tolist(), float(rng.uniform(0.05, 4))]
-        for _ in range(300 if by_hand.mixed else 100)
+        for _ in range(100)
     ]
     got = page.evaluate(
         f"([id, balls]) => balls.map(([x, R]) => ({{...{HOOK}.attack(id, x, R),"
@@ -282,8 +282,7 @@ PIXELS = """places => {
 }"""
 
 
-@pytest.mark.parametrize("zoom", [4, 12, 40])
-@pytest.mark.parametrize("id", ["plain", "failing", "ccu"])
+@pytest.mark.parametrize(("id", "zoom"), [("plain", 4), ("failing", 12), ("ccu", 40)])
 def test_the_field_is_the_confidence(id, zoom, page, made):
     opened(page, made)
     plane, nets = payload()
@@ -319,17 +318,6 @@ def test_the_scale_reads_in_grey(paper, page, made):
 
 
 # ---- The controls obey ----
-
-
-def test_every_slider_changes_the_picture(page, made):
-    opened(page, made)
-    assert page.get_by_role("slider").count() == 3
-    for slider in page.get_by_role("slider").all():
-        before, said = page.evaluate(PICTURE), slider.get_attribute("aria-valuetext")
-        low, high = (float(slider.get_attribute(side)) for side in ("min", "max"))
-        slider.evaluate(MOVE, low + 0.3 * (high - low))
-        assert page.evaluate(PICTURE) != before
-        assert slider.get_attribute("aria-valuetext") != said
 
 
 def test_models_and_zooms_are_switches(page, made):
@@ -491,43 +479,6 @@ def test_dragging_computes_no_field(page, made):
     page.evaluate("() => { CanvasRenderingContext2D.prototype.putImageData = null; }")
     page.evaluate(f"{HOOK}.set([-1, 1], 2)")
     assert page.evaluate(drawn_) == before
-
-
-# ---- On any page, for any reader ----
-
-
-@pytest.mark.parametrize("width", [340, 390, 1280])
-@pytest.mark.parametrize("id", ["ccu", "failing"])
-def test_nothing_overflows_and_everything_can_be_touched(id, width, page, made):
-    page.set_viewport_size({"width": width, "height": 800})
-    opened(page, made)
-    page.get_by_role("button", name=f"Model {id}").click()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    sizes = page.locator("button, input[type=range]").evaluate_all(
-        "all => all.map(e => [e.offsetWidth, e.offsetHeight])"
-    )
-    assert len(sizes) == 10 and min(map(min, sizes)) >= 40
-    box = page.locator(".plane").bounding_box()
-    assert box["width"] == pytest.approx(box["height"], abs=1)
-    assert box["width"] > 300
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("id", ["ccu", "failing", "plain"])
-def test_axe_finds_nothing(id, theme, page, made):
-    page.set_content(document(widget(made), theme))
-    page.get_by_role("button", name=f"Model {id}").click()
-    assert widgets.refused(page) == []
-
-
-def test_twins_on_a_page_live_apart(page, made):
-    html = widget(made)
-    page.set_content(document(html + html))
-    page.get_by_role("slider", name="Radius").nth(1).evaluate(MOVE, 0.5)
-    radii = page.locator(".play").evaluate_all(
-        "all => all.map(e => e.iclrtut.state().R)"
-    )
-    assert radii[1] == 0.5 != radii[0]
 
 
 def test_a_ball_of_radius_0_is_its_centre(page, made):
