@@ -17,6 +17,11 @@ import pytest
 
 TREE = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TREE / "book" / "_ext"))
+# What `make test` leaves to `make test-all`.
+NIGHTLY = pytest.mark.nightly
+# Files that take a minute or more. They start first, so that two workers end together.
+LONG = ["test_sweep", "test_site", "test_notebooks", "test_pages", "test_widget"]
+PATIENCE = 600_000  # milliseconds that a browser may take for anything
 # What the site is served under here: its own files and data in the page, nothing else.
 POLICY = "default-src 'self' data:"
 # The policy's refusals are kept where a test finds them.
@@ -40,6 +45,27 @@ FLAGS = [
 ]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Say which marks there are."""
+    config.addinivalue_line("markers", "nightly: only `make test-all` runs it")
+    config.addinivalue_line("markers", "browser: it needs a Chromium")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a browser, and put the long files first."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+
+    def place(item: pytest.Item) -> int:
+        if item.path.suffix == ".ipynb":
+            return len(LONG)
+        return LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG) + 1
+
+    items.sort(key=place)
+
+
 def tool(name: str) -> ModuleType:
     """A script of tools/, as a module of its own name (`site` is taken by Python)."""
     file = TREE / "tools" / f"{name}.py"
@@ -48,6 +74,12 @@ def tool(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def sample(names: list[Any]) -> list[Any]:
+    """Parameters of which `make test` takes the first and `make test-all` every one."""
+    first, *others = names
+    return [first, *(pytest.param(name, marks=NIGHTLY) for name in others)]
 
 
 class Gzip(http.server.SimpleHTTPRequestHandler):
@@ -133,6 +165,7 @@ def open_tab(browser: Any, **options: Any) -> SimpleNamespace:
         that the console was told and the page complained about.
     """
     context = browser.new_context(**options)
+    context.set_default_timeout(PATIENCE)
     tab = SimpleNamespace(page=None, foreign=[], errors=[])
 
     def only_here(route: Any) -> None:

@@ -55,9 +55,9 @@ REMEMBER = f"""(node) => {{
   window.picture = {PICTURE};
   window.before = {{shown: shown(node), picture: picture(node)}};
 }}"""
-# Whether something else shows than before, within half a second.
+# Whether something else shows than before, within five seconds.
 CHANGED = """async (node, what) => {
-  for (let tries = 0; tries < 25; tries++) {
+  for (let tries = 0; tries < 250; tries++) {
     if (window[what](node) !== before[what]) return true;
     await new Promise((done) => setTimeout(done, 20));
   }

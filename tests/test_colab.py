@@ -14,6 +14,7 @@ from pathlib import Path
 
 import form
 import pytest
+from conftest import sample
 
 from iclrtut import ledger
 
@@ -44,7 +45,7 @@ def call(*words, **more):
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory):
+def colab(tmp_path_factory):
     """The Python of an environment that has what Colab has, and no iclrtut."""
     folder = tmp_path_factory.mktemp("bare")
     lock = (TREE / "requirements.txt").read_text(encoding="utf-8")
@@ -61,6 +62,14 @@ def bare(tmp_path_factory):
         *uv, "pip", "install", "-q", "--python", python, torch, *COLAB, env=environment
     )
     return python
+
+
+@pytest.fixture
+def bare(colab):
+    """The same; what a test installs is removed after it."""
+    yield colab
+    uv = [sys.executable, "-m", "uv", "pip", "uninstall", "-q", "--python"]
+    call(*uv, colab, "iclrtut")
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +110,12 @@ def versions(python):
     return json.loads(call(python, "-c", code, cwd=python.parent))
 
 
+@pytest.mark.parametrize("slug", sample([file.stem for file in CHAPTERS]))
 def test_the_set_up_cell_installs_the_package_and_nothing_else(
-    bare, repository, tmp_path
+    slug, bare, repository, tmp_path
 ):
-    """Then every chapter's set-up runs from that installation, and its verdicts are
-    the book's."""
+    """Then the chapter's set-up runs from that installation, and its verdicts are the
+    book's."""
     folder, commit = repository
     url, environment = home(folder)
     before = versions(bare)
@@ -114,27 +124,25 @@ def test_the_set_up_cell_installs_the_package_and_nothing_else(
     assert "iclrtut" not in before
     assert before["numpy"].startswith("2.1.") and before["ipython"].startswith("7.34.")
     environment["ICLRTUT_CHECKPOINTS"] = str(tmp_path / "checkpoints")
-    for file in CHAPTERS:
-        address = f"{url.removeprefix('https://github.com/')}@{commit}"
-        cells = [
-            cell.text.replace("OWNER/REPO@COMMIT", address)
-            for cell in form.codes(form.load(file))
-            if cell.section == "Set-up"
-        ]
-        script = tmp_path / "cells.ipy"
-        script.write_text("\n".join([*cells, TELL]).replace('"quick"', '"smoke"'))
-        words = [bare, "-m", "IPython", "--no-banner", "--colors=NoColor", script]
-        said = call(*words, cwd=tmp_path, env=environment)
-        lines = said.strip().split("\n")
-        told = json.loads(lines[-1])
-        # IPython may write the terminal's title into the same line.
-        assert f"{file.stem}: profile smoke, seed 0" in said, said
-        assert Path(told["file"]).is_relative_to(bare.parent.parent)
-        assert told["commit"] == commit
-        assert told["digits"] == 1797
-        assert told["ledger"] == judged
-        assert told["torch"].split("+")[0] == before["torch"].split("+")[0]
-        assert told["numpy"] == before["numpy"]
+    address = f"{url.removeprefix('https://github.com/')}@{commit}"
+    cells = [
+        cell.text.replace("OWNER/REPO@COMMIT", address)
+        for cell in form.codes(form.load(TREE / "book" / "chapters" / f"{slug}.md"))
+        if cell.section == "Set-up"
+    ]
+    script = tmp_path / "cells.ipy"
+    script.write_text("\n".join([*cells, TELL]).replace('"quick"', '"smoke"'))
+    words = [bare, "-m", "IPython", "--no-banner", "--colors=NoColor", script]
+    said = call(*words, cwd=tmp_path, env=environment)
+    told = json.loads(said.strip().split("\n")[-1])
+    # IPython may write the terminal's title into the same line.
+    assert f"{slug}: profile smoke, seed 0" in said, said
+    assert Path(told["file"]).is_relative_to(bare.parent.parent)
+    assert told["commit"] == commit
+    assert told["digits"] == 1797
+    assert told["ledger"] == judged
+    assert told["torch"].split("+")[0] == before["torch"].split("+")[0]
+    assert told["numpy"] == before["numpy"]
     after = versions(bare)
     assert after.pop("iclrtut") and after == before
     installed = Path(told["file"]).parent

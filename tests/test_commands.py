@@ -127,14 +127,14 @@ def test_ci_runs_the_tests():
     assert "set -euo pipefail" in lines and "make test" in lines
 
 
-@pytest.mark.parametrize("name", ["tests", "pages", "colab"])
+@pytest.mark.parametrize("name", ["tests", "nightly", "pages", "colab"])
 def test_workflows_call_what_there_is(name):
     said = text(f".github/workflows/{name}.yml")
     flow = yaml.safe_load(said)
     assert flow["name"] and flow["jobs"]
     for job in flow["jobs"].values():
         assert job["timeout-minutes"] and job["steps"]
-    for target in re.findall(r"tools/make\.py (\w+)", said):
+    for target in re.findall(r"tools/make\.py ([\w-]+)", said):
         assert target in verbs()
 
 
@@ -492,6 +492,16 @@ def test_the_count_misses_pages_notebooks_and_everything(small):
     assert short(tree, ran) == ["pages at book/index"]
     (tree / "notebooks/toy.ipynb").unlink()
     assert "notebooks of toy" in short(tree, ran)
+
+
+def test_tests_of_the_night_count_only_then(small):
+    tree, ran = small
+    file = tree / "tests/deep/test_a.py"
+    file.write_text(f"{file.read_text()}\n\n@NIGHTLY\ndef test_three(): pass\n")
+    assert short(tree, ran) == []
+    found = script("count").counts(report(tree, ran), tree, nightly=True)
+    (missing,) = [each for each in found if each.found < each.wanted]
+    assert missing == ("tests in tests.deep.test_a", 2, 3)
 
 
 def test_the_count_says_where_the_time_went(tmp_path):

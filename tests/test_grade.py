@@ -24,7 +24,7 @@ RIGHT = classroom.RIGHT
 WRONG = "def double(x):\n    return x"
 
 
-def attempt(*cells, seconds=60, setup=SETUP):
+def attempt(*cells, seconds=900, setup=SETUP):
     """Why an answer to exercise 1 of the toy is wrong."""
     answer = grade.Answer("ada", "toy", KNOWN[0], cells, "")
     return grade.attempt(answer, setup, seconds)
@@ -37,7 +37,7 @@ def left_running():
         for process in psutil.process_iter(["cwd"])
         if grade.FOLDER in (process.info["cwd"] or "")
     ]
-    return psutil.wait_procs(processes, timeout=30)[1]
+    return psutil.wait_procs(processes, timeout=900)[1]
 
 
 # One answer

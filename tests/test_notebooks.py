@@ -8,6 +8,7 @@ import jupytext
 import nbformat
 import papermill
 import pytest
+from conftest import sample
 
 from iclrtut import claims, records
 from iclrtut.commands import execute
@@ -151,7 +152,7 @@ def swapped(cells):
     return moved
 
 
-@pytest.mark.parametrize("change", [again, skipped, swapped])
+@pytest.mark.parametrize("change", sample([again, skipped, swapped]))
 def test_a_notebook_out_of_order_keeps_no_record(small, change):
     cells, run, kept = small
     words = "not run from top to bottom"

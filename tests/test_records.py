@@ -179,7 +179,7 @@ def test_two_processes_writing_at_once_leave_one_whole_record(tmp_path):
     watcher = threading.Thread(target=watch)
     watcher.start()
     for each in both:
-        each.communicate("go\n", timeout=60)
+        each.communicate("go\n", timeout=900)
     done.set()
     watcher.join()
     assert [each.returncode for each in both] == [0, 0]

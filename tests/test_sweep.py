@@ -16,6 +16,7 @@ import psutil
 import pytest
 import sweep_toys
 import toy
+from conftest import NIGHTLY
 from distributed import LocalCluster
 
 from iclrtut import records
@@ -308,6 +309,7 @@ def test_ctrl_c_is_one_sentence_and_leaves_no_kernel(book, run):
     until(ended(*processes))
 
 
+@NIGHTLY
 def test_whatever_dies_on_a_cluster_no_kernel_is_left_and_the_sweep_goes_on(
     book, start, run
 ):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import PATIENCE
 from torch import nn
 
 from iclrtut import figures
@@ -29,6 +30,7 @@ def page(browser: Any) -> Iterator[Any]:
     context = browser.new_context(
         offline=True, viewport={"width": 390, "height": 800}, has_touch=True
     )
+    context.set_default_timeout(PATIENCE)
     page, troubles = context.new_page(), []
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.on("console", lambda message: troubles.append(message.text))

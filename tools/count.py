@@ -1,6 +1,7 @@
 """Hold what the tests ran against what the sources say: nothing may have been left out.
 
-Run as `python tools/count.py _build/report.xml`, the report that pytest wrote.
+Run as `python tools/count.py _build/report.xml`, the report that pytest wrote; with
+the word `nightly` behind it, the tests that only `make test-all` runs count too.
 """
 
 import ast
@@ -34,7 +35,7 @@ def ran(report: Path) -> list[tuple[str, str]]:
     ]
 
 
-def counts(report: Path, tree: Path = TREE) -> list[Count]:
+def counts(report: Path, tree: Path = TREE, nightly: bool = False) -> list[Count]:
     """Cells that nbval ran, tests of each file, of each chapter, and pages built."""
     tests = ran(report)
     found = [Count("tests", len(tests), 1)]
@@ -54,7 +55,7 @@ def counts(report: Path, tree: Path = TREE) -> list[Count]:
     for file in sorted((tree / "tests").rglob("test_*.py")):
         where = ".".join(file.relative_to(tree).with_suffix("").parts)
         names = {re.split(r"\[", name)[0] for place, name in tests if place == where}
-        written = functions(file)
+        written = functions(file, nightly)
         found.append(Count(f"tests in {where}", len(names & written), len(written)))
     for page in pages(tree):
         built = (tree / "_build" / "html" / f"{page}.html").is_file()
@@ -76,11 +77,15 @@ def seconds(report: Path) -> Counter[str]:
     return spent
 
 
-def functions(file: Path) -> set[str]:
-    """The names of the test functions of a file."""
-    body = ast.parse(file.read_text(encoding="utf-8")).body
-    made = {node.name for node in body if isinstance(node, ast.FunctionDef)}
-    return {name for name in made if name.startswith("test_")}
+def functions(file: Path, nightly: bool) -> set[str]:
+    """The names of the test functions of a file, those decorated `NIGHTLY` or not."""
+    return {
+        node.name
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+        and node.name.startswith("test_")
+        and (nightly or "NIGHTLY" not in map(ast.unparse, node.decorator_list))
+    }
 
 
 def pages(tree: Path) -> list[str]:
@@ -91,7 +96,8 @@ def pages(tree: Path) -> list[str]:
 
 def main() -> None:
     """Print how much ran; fail when it was less than there is."""
-    found = counts(Path(sys.argv[1]))
+    report, *more = sys.argv[1:]
+    found = counts(Path(report), nightly=more == ["nightly"])
     short = [each for each in found if each.found < each.wanted]
     if short:
         shortfall = "; ".join(f"{c.found} of {c.wanted} {c.what}" for c in short)

@@ -17,6 +17,7 @@ VENV = TREE / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 SILENCE = 25  # seconds after which a log gets a line
+PATIENCE = 3600  # seconds after which a cell of a test is given up
 
 
 def main() -> None:
@@ -99,7 +100,18 @@ def slides() -> None:
 
 
 def test() -> None:
-    """Run every check that the book has."""
+    """Run what every change has to pass: each kind of check, and every chapter."""
+    check(["-m", "not nightly"])
+
+
+def test_all() -> None:
+    """Run every check that the book has; it takes hours on a laptop."""
+    check([], "nightly")
+    mutants()
+
+
+def check(selection: list[str], *counted: str) -> None:
+    """Look at the code, build the site, run tests, and count what ran."""
     env()
     browser()
     report = TREE / "_build" / "report.xml"
@@ -114,14 +126,16 @@ def test() -> None:
     done = subprocess.run(
         [
             *(PYTHON, "-m", "pytest", "-n2", "--dist=loadfile"),
-            *(f"--junitxml={report}", "--nbval-lax", "--nbval-cell-timeout=300"),
-            *("tests", "notebooks"),
+            *("--no-loadscope-reorder", f"--junitxml={report}"),
+            *("--nbval-lax", f"--nbval-cell-timeout={PATIENCE}"),
+            *(*selection, "tests", "notebooks"),
         ],
         env=os.environ | one_thread,
     )
     if done.returncode:
         sys.exit("make: tests failed: read the first failure above and mend it.")
-    run("tools/count.py", str(report), remedy="find out why fewer ran than there are")
+    short = "find out why fewer ran than there are"
+    run("tools/count.py", str(report), *counted, remedy=short)
     run("tools/page_weights.py")
 
 
@@ -201,9 +215,9 @@ def say(text: str) -> None:
 
 
 VERBS = {
-    made.__name__: made
+    made.__name__.replace("_", "-"): made
     for made in (
-        *(book, slides, pdf, test, notebooks, lab, bench, mutants),
+        *(book, slides, pdf, test, test_all, notebooks, lab, bench, mutants),
         *(env, lock, clean),
     )
 }

@@ -39,14 +39,17 @@ def main() -> None:
     """Build the site if it is stale, print the book, and say where it is."""
     if not SITE["fresh"]():
         SITE["build"]()
-    print(f"pdf: open {handout(TREE / '_build')}")
+    print(f"pdf: open {handout(TREE / '_build', SITE['contents']())}")
 
 
-def handout(folder: Path, site: Path = TREE / "_build" / "html") -> Path:
-    """Print the book from its built site.
+def handout(
+    folder: Path, names: list[str], site: Path = TREE / "_build" / "html"
+) -> Path:
+    """Print pages of the built site.
 
     Args:
         folder: where `iclrtut.html`, the joined document, and `iclrtut.pdf` go.
+        names: the pages, in order.
         site: the folder of built pages.
 
     Raises:
@@ -63,7 +66,6 @@ def handout(folder: Path, site: Path = TREE / "_build" / "html") -> Path:
         view = {"width": COLUMN, "height": 900}
         context = browser.new_context(viewport=view, offline=True, color_scheme="light")
         page = context.new_page()
-        names = SITE["contents"]()
         chapters = [
             harvest(page, site, name, names)
             for name in tqdm(names, desc="pages", unit="page")
