@@ -77,13 +77,13 @@ def test_digits_keep_their_labels():
         assert [table[row.tobytes()] for row in rows] == y.tolist()
 
 
-def fake_sets(monkeypatch, jpeg=True):
+def fake_sets(monkeypatch, jpeg=True, side=32):
     """Random pictures under the names of real data sets; the first pixel tells."""
     draw, arrays = np.random.default_rng(0), {}
     for name, shape in {
         "mnist": (28, 28),
         "fashion_mnist": (28, 28),
-        "cifar10": (32, 32, 3),
+        "cifar10": (side, side, 3),
     }.items():
         images = draw.integers(0, 256, (100, *shape), dtype=np.uint8)
         labels = np.arange(100, dtype=np.uint8) % 10
@@ -821,7 +821,9 @@ def test_smoke_measures_every_claim_in_order_and_again_alike(tmp_path, seed):
 
 
 def test_every_line_of_full_runs_with_its_sizes_cut_down(monkeypatch):
-    fake_sets(monkeypatch)
+    fake_sets(monkeypatch, side=16)
+    nets = experiments.NETS
+    monkeypatch.setitem(nets, (3, 16, 16), nets[3, 32, 32])
     run = start(
         "full", test=12, steps=2, batch=4, components=(3, 4), scored=12, attacked=2,
         attack_steps=2, rays=5, moons_steps=2, moons_components=(3, 5), moons_balls=4,
