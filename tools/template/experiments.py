@@ -5,28 +5,31 @@ from iclrtut.chapters.SLUG.method import Shrink, shrunken
 from torch import Tensor
 
 from iclrtut.run import Run
-from iclrtut.train import History, fit, linear
+from iclrtut.train import History, Loop, fit, linear
+
+
+def loop(run: Run, mu: Tensor) -> Loop:
+    """Learn c of (2) from draws around mu [d]."""
+    model, draws = Shrink(), run.generator("draws", "cpu")
+    adam = torch.optim.Adam(model.parameters(), lr=0.05, fused=True)
+
+    def step(t: int) -> dict[str, Tensor]:
+        x = mu + torch.randn(256, len(mu), generator=draws)
+        loss = (model(x) - mu).square().sum(1).mean()
+        adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+        return {"loss": loss}
+
+    schedule = linear(run.settings.steps)
+    return Loop(step, adam, {"model": model, "draws": draws}, schedule)
 
 
 def train(run: Run, mu: Tensor) -> tuple[Shrink, History]:
-    """Learn c of (2) from draws around mu [d]."""
-    model, generator = Shrink(), run.generator("draws", "cpu")
-    adam = torch.optim.Adam(model.parameters(), lr=0.05)
-
-    def loss_at(t: int) -> tuple[Tensor, dict[str, float]]:
-        x = mu + torch.randn(256, len(mu), generator=generator)
-        return (model(x) - mu).square().sum(1).mean(), {"c": model.c.item()}
-
-    history = fit(
-        loss_at,
-        adam,
-        run.settings.steps,
-        state={"model": model, "generator": generator},
-        folder=run.folder,
-        name="shrink",
-        schedule=linear(run.settings.steps),
-    )
-    return model, history
+    """A trained `Shrink` and its curves."""
+    training = loop(run, mu)
+    history = fit(training, run.settings.steps, folder=run.folder, name="shrink")
+    return training.state["model"], history
 
 
 def measure_error(run: Run, mu: Tensor) -> dict[str, float]:

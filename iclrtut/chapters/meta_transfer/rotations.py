@@ -21,7 +21,7 @@ from iclrtut.chapters.meta_transfer.encoder import log_likelihoods, nearest, rot
 from iclrtut.claims import Measurements
 from iclrtut.metrics import share
 from iclrtut.run import Run
-from iclrtut.train import Schedule, cosine, fit
+from iclrtut.train import Loop, Schedule, cosine, fit
 
 SPAN, KNOTS = 8.0, 8  # the curve: knots on -8 to 8, as high as they are wide
 SPREAD, FARTHEST = 2.0, 4.0  # A's deviation, and how far its mean moves
@@ -172,16 +172,16 @@ def _descend(
     schedule: Schedule | list[Schedule] | None = None,
 ) -> None:
     """Train a model on fresh data; `name` is of the checkpoint and the progress bar."""
-    fit(
-        lambda t: (loss_at(t), {}),
-        optimizer,
-        steps,
-        state={"model": model, "data": data},
-        folder=run.folder,
-        name=name,
-        schedule=schedule,
-        every=run.settings.every,
-    )
+
+    def step(t: int) -> dict[str, Tensor]:
+        loss = loss_at(t)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return {"loss": loss}
+
+    loop = Loop(step, optimizer, {"model": model, "data": data}, schedule)
+    fit(loop, steps, folder=run.folder, name=name, every=run.settings.every)
 
 
 def train_encoder(run: Run, worlds: Worlds) -> Paths:
