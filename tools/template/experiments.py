@@ -1,17 +1,17 @@
-"""What judges the claims of the chapter `SLUG`: training and measurements."""
+"""What judges the claims of the chapter `SLUG`: loop and measurements."""
 
 import torch
 from iclrtut.chapters.SLUG.method import Shrink, shrunken
 from torch import Tensor
 
 from iclrtut.run import Run
-from iclrtut.train import History, Loop, fit, linear
+from iclrtut.train import Loop, linear
 
 
 def loop(run: Run, mu: Tensor) -> Loop:
-    """Learn c of (2) from draws around mu [d]."""
+    """What learns c of (2) from draws around mu [d]: the loop of the page."""
     model, draws = Shrink(), run.generator("draws", "cpu")
-    adam = torch.optim.Adam(model.parameters(), lr=0.05, fused=True)
+    adam = torch.optim.Adam(model.parameters(), lr=0.05)
 
     def step(t: int) -> dict[str, Tensor]:
         x = mu + torch.randn(256, len(mu), generator=draws)
@@ -23,13 +23,6 @@ def loop(run: Run, mu: Tensor) -> Loop:
 
     schedule = linear(run.settings.steps)
     return Loop(step, adam, {"model": model, "draws": draws}, schedule)
-
-
-def train(run: Run, mu: Tensor) -> tuple[Shrink, History]:
-    """A trained `Shrink` and its curves."""
-    training = loop(run, mu)
-    history = fit(training, run.settings.steps, folder=run.folder, name="shrink")
-    return training.state["model"], history
 
 
 def measure_error(run: Run, mu: Tensor) -> dict[str, float]:
