@@ -392,7 +392,7 @@ def training(document: Document) -> list[str]:
     complaints = []
     if not any({"backward", "step"} <= names for names in steps):
         complaints.append(
-            "no function under Training calls loss.backward() and optimizer.step()"
+            "no function under Training calls loss.backward() and steps an optimiser"
         )
     names = called("\n".join(cells))
     if "fit" not in names:
