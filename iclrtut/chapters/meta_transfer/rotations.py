@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from scipy.interpolate import CubicSpline
 from torch import Generator, Tensor, nn
 from torch.optim import Adam, Optimizer, RMSprop
 
@@ -56,6 +55,8 @@ def make_worlds(run: Run, name: str = "worlds", count: int = 0) -> Worlds:
 
 def curve(heights: Tensor) -> Tensor:
     """Cubic splines through heights [W, KNOTS], as pieces [W, KNOTS - 1, 4]."""
+    from scipy.interpolate import CubicSpline
+
     knots = torch.linspace(-SPAN, SPAN, KNOTS, dtype=torch.float64)
     spline = CubicSpline(knots.numpy(), heights.cpu().numpy(), axis=1)
     return torch.tensor(spline.c).permute(2, 1, 0).contiguous().to(heights.device)
