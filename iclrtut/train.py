@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,9 +78,25 @@ class Loop(NamedTuple):
         parts = {f"state/{key}": part for key, part in self.state.items()}
         return parts | {"optimizer": self.optimizer}
 
-    def weights(self) -> list[Tensor]:
-        """What the optimizer steps, in its order."""
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
+    def weights(self) -> dict[str, Tensor]:
+        """What the optimizer steps, in its order, by names like "model.0.bias".
+
+        Raises:
+            BadRequest: no module of the state has one, so no checkpoint would.
+        """
+        known = {
+            id(p): f"{key}.{name}"
+            for key, part in self.state.items()
+            if isinstance(part, torch.nn.Module)
+            for name, p in part.named_parameters()
+        }
+        weights = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if not {id(p) for p in weights} <= known.keys():
+            raise BadRequest(
+                "the optimizer steps weights that no module of the state has: add "
+                'their module, such as {"model": model}.'
+            )
+        return {known[id(p)]: p for p in weights}
 
     def scheduler(self, step: int = 0) -> LambdaLR | None:
         """The schedule at work from a step on.
@@ -156,7 +172,7 @@ def fit(
     """
     if steps < 1 or every < 1:
         raise BadRequest(f"steps={steps} and every={every} must both be 1 or more.")
-    code = [loop.step, loop.schedule, steps]
+    weights, code = loop.weights().values(), [loop.step, loop.schedule, steps]
     checkpoint = Checkpoint(loop.parts(), folder, name, code)
     first, seconds, curves = checkpoint.resume()
     if first == steps:
@@ -179,7 +195,7 @@ def fit(
                 scheduler.step()
             bar.set_postfix(_shown(numbers, limits), refresh=False)
         else:
-            t, wrong = steps, _not_finite(loop.weights())
+            t, wrong = steps, _not_finite(weights)
         history = History(curves, time.perf_counter() - began, first)
         if wrong:
             raise _diverged(loop, checkpoint, history, t, wrong)
@@ -216,16 +232,7 @@ def _numbers(returned: Any, limits: Mapping[str, float]) -> dict[str, float]:
             f"the step returned {type(returned).__name__}: return its numbers by name, "
             'such as {"loss": loss}.'
         )
-    numbers = {}
-    for key, value in returned.items():
-        if isinstance(value, Tensor):
-            if value.numel() != 1:
-                raise BadRequest(
-                    f"{key} has shape {tuple(value.shape)}: return one number, such as "
-                    "its mean."
-                )
-            value = value.item()
-        numbers[key] = float(value)
+    numbers = {key: _number(key, value) for key, value in returned.items()}
     unknown = sorted(set(limits) - set(numbers))
     if unknown:
         raise BadRequest(
@@ -233,6 +240,17 @@ def _numbers(returned: Any, limits: Mapping[str, float]) -> dict[str, float]:
             f"{', '.join(numbers)}."
         )
     return numbers
+
+
+def _number(key: str, value: Any) -> float:
+    if isinstance(value, Tensor):
+        value = value.item() if value.numel() == 1 else None
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise BadRequest(
+            f"the step returned a {key} that is no single number: return its mean, say."
+        ) from error
 
 
 def _beyond(numbers: Mapping[str, float], limits: Mapping[str, float]) -> str:
@@ -244,7 +262,7 @@ def _beyond(numbers: Mapping[str, float], limits: Mapping[str, float]) -> str:
     return ""
 
 
-def _not_finite(weights: list[Tensor]) -> str:
+def _not_finite(weights: Iterable[Tensor]) -> str:
     return "" if all(p.isfinite().all() for p in weights) else "a weight is not finite"
 
 
@@ -268,15 +286,15 @@ def same_steps(page: Loop, package: Loop, steps: int = 3) -> None:
     """
     if steps < 1:
         raise BadRequest(f"steps={steps} must be 1 or more.")
-    if {id(p) for p in page.weights()} & {id(p) for p in package.weights()}:
+    names, others = page.weights(), package.weights()
+    if {*map(id, names.values())} & {*map(id, others.values())}:
         raise BadRequest("both loops train the same weights: build each its own.")
-    ours, theirs = _path(page, steps), _path(package, steps)
-    names = _names(page)
-    if len(ours[0]) != len(theirs[0]):
+    if len(names) != len(others):
         raise CheckFailed(
-            f"✗ loop: {len(ours[0])} tensors are trained on the page, "
-            f"{len(theirs[0])} in the package."
+            f"✗ loop: {len(names)} tensors are trained on the page, {len(others)} in "
+            "the package."
         )
+    ours, theirs = _path(page, steps), _path(package, steps)
     for t, (one, other) in enumerate(zip(ours, theirs, strict=True)):
         when = f"after step {t - 1}" if t else "before step 0: build both loops anew"
         for name, a, b in zip(names, one, other, strict=True):
@@ -293,29 +311,18 @@ def same_steps(page: Loop, package: Loop, steps: int = 3) -> None:
 
 def _path(loop: Loop, steps: int) -> list[list[Tensor]]:
     """The weights before the first step and after each; then all is as it was."""
-    before = Checkpoint(loop.parts(), None, "loop", [])
-    path = [[w.detach().cpu().clone() for w in loop.weights()]]
+    before, weights = Checkpoint(loop.parts(), None, "loop", []), loop.weights()
+    path = [[w.detach().cpu().clone() for w in weights.values()]]
     try:
         scheduler = loop.scheduler()
         for t in range(steps):
             loop.step(t)
             if scheduler:
                 scheduler.step()
-            path.append([w.detach().cpu().clone() for w in loop.weights()])
+            path.append([w.detach().cpu().clone() for w in weights.values()])
     finally:
         before.restore()
     return path
-
-
-def _names(loop: Loop) -> list[str]:
-    """A name for each weight: the one in its model, or its number."""
-    known = {
-        id(p): f"{key}.{name}" if name else key
-        for key, part in loop.state.items()
-        if isinstance(part, torch.nn.Module)
-        for name, p in part.named_parameters()
-    }
-    return [known.get(id(p), f"weight {i}") for i, p in enumerate(loop.weights())]
 
 
 def _difference(page: Tensor, package: Tensor) -> str:

@@ -427,12 +427,15 @@ def test_bad_requests():
         setting.fit(None, step=lambda t: {"size": 1})
     with pytest.raises(BadRequest, match="limits name gpa, which is not watched"):
         setting.fit(None, limits={"gpa": 1})
-    with pytest.raises(BadRequest, match=r"size has shape \(2,\): return one number"):
-        setting.fit(None, step=lambda t: {"loss": 1, "size": torch.zeros(2)})
+    for size in (torch.zeros(2), np.zeros(2), None, "large"):
+        with pytest.raises(BadRequest, match="a size that is no single number"):
+            setting.fit(None, step=lambda t, size=size: {"loss": 1, "size": size})
+    with pytest.raises(BadRequest, match="steps weights that no module of the state"):
+        setting.fit(None, state={"buffer": setting.buffer})
     with pytest.raises(
         BadRequest, match="state/samples is a list, which has no state_dict"
     ):
-        setting.fit(None, state={"samples": []})
+        setting.fit(None, state=setting.state | {"samples": []})
     setting.buffer.samples = np.float64(1).reshape(())
     with pytest.raises(BadRequest, match="leave anything else out of state_dict"):
         setting.fit(None)
