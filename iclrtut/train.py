@@ -30,6 +30,11 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def constant(t: int) -> float:
+    """A learning rate that stays."""
+    return 1.0
+
+
 def linear(steps: int) -> Schedule:
     """A learning rate that falls linearly to 0 after this many steps."""
     return lambda t: 1 - t / steps
@@ -71,7 +76,7 @@ class Loop(NamedTuple):
     step: Callable[[int], Numbers]
     optimizer: Optimizer
     state: Mapping[str, Any]
-    schedule: Schedule | list[Schedule] | None = None
+    schedule: Schedule | list[Schedule] = constant
 
     def parts(self) -> dict[str, Any]:
         """What a checkpoint holds, by name."""
@@ -98,14 +103,12 @@ class Loop(NamedTuple):
             )
         return {known[id(p)]: p for p in weights}
 
-    def scheduler(self, step: int = 0) -> LambdaLR | None:
+    def scheduler(self, step: int = 0) -> LambdaLR:
         """The schedule at work from a step on.
 
         Raises:
             BadRequest: there are not as many schedules as groups of parameters.
         """
-        if self.schedule is None:
-            return None
         groups = len(self.optimizer.param_groups)
         if isinstance(self.schedule, list) and len(self.schedule) != groups:
             raise BadRequest(
@@ -180,7 +183,7 @@ def fit(
     scheduler = loop.scheduler(first)
     began = time.perf_counter() - seconds
     bar = tqdm(range(first, steps), name, steps, initial=first, file=sys.stdout)
-    try:
+    with checkpoint.restoring(), bar:
         for t in bar:
             if t % every == 0:
                 draft = checkpoint.capture(t, time.perf_counter() - began, curves)
@@ -191,19 +194,13 @@ def fit(
                 break
             if t % every == 0:
                 checkpoint.keep(draft, t)
-            if scheduler:
-                scheduler.step()
+            scheduler.step()
             bar.set_postfix(_shown(numbers, limits), refresh=False)
         else:
             t, wrong = steps, _not_finite(weights)
         history = History(curves, time.perf_counter() - began, first)
         if wrong:
             raise _diverged(loop, checkpoint, history, t, wrong)
-    except BaseException:
-        checkpoint.restore()
-        raise
-    finally:
-        bar.close()
     checkpoint.keep(checkpoint.capture(steps, history.seconds, curves), steps)
     return history
 
@@ -317,8 +314,7 @@ def _path(loop: Loop, steps: int) -> list[list[Tensor]]:
         scheduler = loop.scheduler()
         for t in range(steps):
             loop.step(t)
-            if scheduler:
-                scheduler.step()
+            scheduler.step()
             path.append([w.detach().cpu().clone() for w in weights.values()])
     finally:
         before.restore()

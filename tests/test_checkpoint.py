@@ -18,7 +18,7 @@ from tqdm import tqdm
 from iclrtut import checkpoint
 from iclrtut.checkpoint import fingerprint
 from iclrtut.run import start
-from iclrtut.train import Loop, fit
+from iclrtut.train import Loop, constant, fit
 
 NOTEBOOK = """
 import functools, torch, numpy as np
@@ -177,7 +177,7 @@ def train(folder, old="", new="", **changes):
     names = cells(old, new)
     names["optimizer"].param_groups[0]["lr"] = changes.pop("rate", 1e-9)
     state = {key: names[key] for key in ("model", "sampler")}
-    steps, schedule = changes.pop("steps", 3), changes.pop("schedule", None)
+    steps, schedule = changes.pop("steps", 3), changes.pop("schedule", constant)
     loop = Loop(names["step"], names["optimizer"], state, schedule)
     return fit(loop, steps, folder=folder, name="page").resumed_at
 

@@ -20,7 +20,7 @@ from iclrtut.chapters.meta_transfer.encoder import log_likelihoods, nearest, rot
 from iclrtut.claims import Measurements
 from iclrtut.metrics import share
 from iclrtut.run import Run
-from iclrtut.train import Loop, Schedule, cosine, fit
+from iclrtut.train import Loop, Schedule, constant, cosine, fit
 
 SPAN, KNOTS = 8.0, 8  # the curve: knots on -8 to 8, as high as they are wide
 SPREAD, FARTHEST = 2.0, 4.0  # A's deviation, and how far its mean moves
@@ -170,7 +170,7 @@ def _descend(
     model: nn.Module,
     data: Generator,
     name: str,
-    schedule: Schedule | list[Schedule] | None = None,
+    schedule: Schedule | list[Schedule] = constant,
 ) -> None:
     """Train a model on fresh data; `name` is of the checkpoint and the progress bar."""
 
@@ -219,7 +219,7 @@ def train_encoder(run: Run, worlds: Worlds) -> Paths:
         model=model,
         data=data,
         name="encoder",
-        schedule=[cosine(E), lambda t: 1.0],
+        schedule=[cosine(E), constant],
     )
     return model.paths(worlds.turn)
 
