@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import signal
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -62,6 +61,8 @@ def load_recording(source: Source, fs: int = 16_000, rate: int | None = None) ->
         raise BadRequest("samples hold NaN or infinity: look where they come from.")
     common = math.gcd(int(rate), int(fs))
     if rate != fs:
+        from scipy import signal
+
         samples = signal.resample_poly(samples, fs // common, int(rate) // common)
     return torch.tensor(samples, dtype=torch.float32)
 

@@ -9,7 +9,8 @@ import pickle
 import sys
 import types
 import zipfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,15 @@ class Checkpoint:
         torch.set_rng_state(cpu)
         if cuda and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(cuda)
+
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """Put the last good state back when anything stops what is done here."""
+        try:
+            yield
+        except BaseException:
+            self.restore()
+            raise
 
     def resume(self) -> tuple[int, float, dict[str, list[float]]]:
         """Go on from the file where it fits; the step, seconds and curves so far."""
@@ -265,7 +275,8 @@ def _parts(thing: Any) -> Sequence[Any]:
         return [thing.__func__, thing.__self__]
     if isinstance(thing, types.FunctionType):
         cells = [c for c in thing.__closure__ or () if c != types.CellType()]
-        values = [thing.__defaults__, thing.__kwdefaults__]
+        name = f"{thing.__module__}.{thing.__qualname__}"
+        values = [name, thing.__defaults__, thing.__kwdefaults__]
         values += [cell.cell_contents for cell in cells]
         return [*values, *_page(thing)] if thing.__module__ == "__main__" else values
     if isinstance(thing, type) and thing.__module__ == "__main__":

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from iclrtut import checkpoint
 from iclrtut.checkpoint import fingerprint
 from iclrtut.run import start
-from iclrtut.train import fit
+from iclrtut.train import Loop, constant, fit
 
 NOTEBOOK = """
 import functools, torch, numpy as np
@@ -82,9 +82,21 @@ for p in model.parameters():
 for p in other.parameters():
     torch.nn.init.ones_(p)
 loss_at = functools.partial(make(3.0))
+optimizer = torch.optim.SGD(model.parameters())
+
+def step(t):
+    loss, watched = loss_at(t)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return {"loss": loss, **watched}
 """
 
 differ = {
+    "order of the step": (
+        "    optimizer.zero_grad()\n    loss.backward()\n",
+        "    loss.backward()\n    optimizer.zero_grad()\n",
+    ),
     "line of the loss": ("sampler.start + sampler", "sampler.start - sampler"),
     "constant in a nested function": ("[RATE * helper", "[2 * RATE * helper"),
     "global number": ("= 0.5, 1, 1", "= 0.6, 1, 1"),
@@ -124,9 +136,10 @@ def cells(old="", new=""):
 
 
 def code(old="", new=""):
-    """The hash of the notebook's loss."""
+    """The hash of the notebook's step."""
     names = cells(old, new)
-    return fingerprint(names["loss_at"], [names["model"], names["sampler"]])
+    changing = [names[key] for key in ("model", "sampler", "optimizer")]
+    return fingerprint(names["step"], changing)
 
 
 @pytest.mark.parametrize(("old", "new"), differ.values(), ids=differ.keys())
@@ -141,11 +154,10 @@ def test_what_does_not_leaves_it(old, new):
 
 def test_what_training_changes_leaves_it():
     names = cells()
-    state = [names["model"], names["sampler"]]
-    before = fingerprint(names["loss_at"], state)
-    names["loss_at"](0)[0].backward()
-    torch.optim.SGD(names["model"].parameters(), 0.1).step()
-    assert fingerprint(names["loss_at"], state) == before
+    state = [names[key] for key in ("model", "sampler", "optimizer")]
+    before = fingerprint(names["step"], state)
+    names["step"](0)
+    assert fingerprint(names["step"], state) == before
 
 
 def test_the_hash_is_the_same_in_another_process():
@@ -163,11 +175,11 @@ def test_the_hash_is_the_same_in_another_process():
 def train(folder, old="", new="", **changes):
     """Train the notebook's model; the step at which it went on."""
     names = cells(old, new)
-    loss_at, model, sampler = (names[k] for k in ("loss_at", "model", "sampler"))
-    optimizer = torch.optim.SGD(model.parameters(), changes.pop("rate", 1e-9))
-    state = {"model": model, "sampler": sampler}
-    arguments = {"state": state, "folder": folder, "name": "page", **changes}
-    return fit(loss_at, optimizer, arguments.pop("steps", 3), **arguments).resumed_at
+    names["optimizer"].param_groups[0]["lr"] = changes.pop("rate", 1e-9)
+    state = {key: names[key] for key in ("model", "sampler")}
+    steps, schedule = changes.pop("steps", 3), changes.pop("schedule", constant)
+    loop = Loop(names["step"], names["optimizer"], state, schedule)
+    return fit(loop, steps, folder=folder, name="page").resumed_at
 
 
 def test_a_reader_who_changes_the_loop_on_the_page_trains_anew(tmp_path, capsys):

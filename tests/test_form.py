@@ -5,6 +5,7 @@ import io
 import re
 import runpy
 import sys
+import tomllib
 import types
 
 import form
@@ -19,11 +20,40 @@ TEMPLATE = form.TREE / "tools" / "template"
 by_chapter = pytest.mark.parametrize("file", CHAPTERS, ids=lambda file: file.stem)
 
 
+KNOWN = tomllib.loads((form.TREE / "tests" / "known_form.toml").read_text("utf-8"))
+
+
 @by_chapter
 @pytest.mark.parametrize("rule", form.RULES.values(), ids=form.RULES)
 def test_chapter(file, rule):
-    complaints = rule(form.load(file))
-    assert not complaints, "\n".join(complaints)
+    known = KNOWN.get(file.stem, {}).get(rule.__name__, [])
+    new, gone = form.excuse(rule(form.load(file)), known)
+    assert not new, "\n".join(new)
+    assert not gone, "mended, so strike it from known_form.toml: " + "\n".join(gone)
+
+
+def test_known_complaints_are_of_chapters_and_rules_that_exist():
+    assert set(KNOWN) <= set(claims.slugs())
+    assert {rule for rules in KNOWN.values() for rule in rules} <= set(form.RULES)
+
+
+@pytest.mark.parametrize(
+    ("complaints", "new", "gone"),
+    [
+        (["it has 4,100 words, over 4,000", "no fit"], 0, 0),
+        (["it has 3,999 words, over 4,000", "no fit"], 0, 0),
+        (["it has 4,101 words, over 4,000", "no fit"], 1, 1),
+        (["it has 4,100 words, over 4,000", "no fit", "no fit"], 1, 0),
+        (["it has 4,100 words, over 4,000", "no step"], 1, 1),
+        (["no fit"], 0, 1),
+        ([], 0, 2),
+    ],
+)
+def test_a_known_complaint_is_excused_once_and_only_while_it_gets_no_worse(
+    complaints, new, gone
+):
+    known = ["it has 4,100 words, over 4,000", "no fit"]
+    assert tuple(map(len, form.excuse(complaints, known))) == (new, gone)
 
 
 @by_chapter
@@ -93,8 +123,8 @@ def test_notebook_was_executed(file):
             "-" in tag for tag in cell.metadata.get("tags", []) if "nbval" not in tag
         )
         calls = {form.ast.unparse(call.func) for call in form.calls(cell.source)}
-        if calls & form.CHECKS and not practice:
-            assert any("✓ (" in text for text in texts), cell.source
+        if calls & {*form.CHECKS, "same_steps"} and not practice:
+            assert any("✓ " in text for text in texts), cell.source
             assert "nbval-check-output" in cell.metadata.get("tags", []), cell.source
         if "figures.show" in calls or calls & {"play.frames", "play.widget"}:
             pages = [out.get("data", {}).get("text/html", "") for out in cell.outputs]
@@ -185,11 +215,23 @@ def filled():
 
 
 GOOD = filled()
+PACKAGE = (TEMPLATE / "experiments.py").read_text(encoding="utf-8")
+
+
+def template(text=GOOD):
+    """The filled template, or a text made from it, with its package."""
+    return form.read(text, "filled", PACKAGE)
 
 
 @pytest.mark.parametrize("rule", form.RULES.values(), ids=form.RULES)
 def test_the_filled_template_passes(rule):
-    assert rule(form.read(GOOD, "filled")) == []
+    assert rule(template()) == []
+
+
+def test_a_package_that_trains_nothing_needs_no_comparison():
+    alone = GOOD.replace("same_steps(", "print(")
+    assert form.RULES["training"](template(alone))
+    assert form.RULES["training"](form.read(alone, "filled")) == []
 
 
 def test_the_template_itself_says_what_is_not_filled_in():
@@ -214,17 +256,13 @@ def test_the_filled_template_runs(monkeypatch, tmp_path):
     monkeypatch.setenv("ICLRTUT_CHECKPOINTS", str(tmp_path))
     monkeypatch.setenv("ICLRTUT_RECORDS", str(tmp_path / "records"))
     monkeypatch.delenv("ICLRTUT_PROFILE", raising=False)
-    document = form.read(GOOD, "filled")
-    said = say([cell.text for cell in form.codes(document)])
-    assert [line[:5] for line in said.splitlines() if line.startswith("✓")] == [
-        "✓ (1)",
-        "✓ (2)",
-        "✓ (3)",
-    ]
+    said = say([cell.text for cell in form.codes(template())])
+    passed = [line[:6].strip() for line in said.splitlines() if line.startswith("✓")]
+    assert passed == ["✓ (1)", "✓ (2)", "✓ (3)", "✓ loop", "✓ (4)"]
     assert (tmp_path / "records" / "filled" / "smoke-cpu-0.json").is_file()
-    for number, found in form.answers(document).items():
-        assert "right" in practice(document, number, found["solution"])
-        assert "not yet" in practice(document, number, found["stub"])
+    for number, found in form.answers(template()).items():
+        assert "right" in practice(template(), number, found["solution"])
+        assert "not yet" in practice(template(), number, found["stub"])
 
 
 # Each rule fails on a document with one fault
@@ -239,6 +277,8 @@ Because.
 </details>
 
 """
+MANY = f"{BLOCK}a = 1\n```\n" * 60
+LONG = "\n" + "So " * 4000 + f"\n\n{MANY}"
 FAULTS = [
     ("sections", "## Play\n", "## Game\n", "'Game'"),
     ("sections", "## Play\n", "### Play\n", "section 8"),
@@ -247,10 +287,10 @@ FAULTS = [
         "sections",
         "## Run card\n\nThis is what produced",
         "## More\n\nThat",
-        "section 12",
+        "section 13",
     ),
+    ("sections", "## Further derivations\n", "", "'Further derivations'"),
     ("order_of_headings", "## Play\n", "## Play\n\n#### Deep\n", "'Deep'"),
-    ("stock", "and decides nothing", "and says little", "decides nothing"),
     ("placeholders", "numbers on this page", "«numbers» on this page", "«numbers»"),
     ("placeholders", "numbers on this page", "TODO", "TODO"),
     ("opening", "{{seconds}}", "60 s", "{{seconds}}"),
@@ -270,7 +310,7 @@ FAULTS = [
     ("setup", ":tags: [parameters]\n", "", "0 cells"),
     ("setup", '"filled", profile, seed', '"filled", profile, 0', "lacks"),
     ("setup", "@COMMIT", "@main", "OWNER"),
-    ("equations", r"\tag{2}", r"\tag{4}", "(4) is not executed"),
+    ("equations", r"\tag{2}", r"\tag{6}", "(6) is not executed"),
     ("equations", r"\tag{2}", r"\tag{1}", "stands twice"),
     ("equations", r"\tag{2}", r"\tag{two}", "'two'"),
     ("equations", 'monte_carlo("2"', 'monte_carlo("7"', "(7), which no equation"),
@@ -285,6 +325,23 @@ FAULTS = [
     ("neighbours", "One draw at a time, the cell reads like the formula.", "", None),
     ("neighbours", "The check sets the derivative of (2) to zero.", "", "no sentence"),
     ("proportion", "d = 2\n", "d = 2\n" * 200, "words"),
+    ("core", "Try half.\n", "Try half. " + "So " * 4000, "words, over 4,000"),
+    ("core", "Try half.\n", "Try half. " + "So " * 2000, None),
+    ("core", "## Further derivations\n", "## Further derivations\n" + LONG, None),
+    ("core", "Try half.\n", f"Try half.\n\n{MANY}", "code cells, over 60"),
+    ("training", "    loss.backward()\n", "", "no function under Training"),
+    ("training", "    optimizer.step()\n", "", "no function under Training"),
+    ("training", "    optimizer.step()\n", "    adam.step()\n", None),
+    ("training", "## Training", "## Trying", "hands a loop to fit"),
+    ("training", "history = fit(", "history = print(", "hands a loop to fit"),
+    ("training", "same_steps(loop", "print(loop", "calls same_steps"),
+    ("training", "    return {", "    print(t)\n    return {", None),
+    ("changes", "### What we changed", "### What stays", "does not end with"),
+    ("changes", "### What we changed", "### A\n\n### What we changed", None),
+    ("changes", "\n## Play", "\n### And more\n\n## Play", "does not end with"),
+    ("changes", "| The paper | Its code |", "| Paper | Code |", "no table"),
+    ("changes", "|---|---|---|\n", "|---|---|---|\n| a | b |\n", "no table"),
+    ("changes", "Left out:\n\n- ", "Left out: ", "no list"),
     ("alt_texts", "![some words that fill this gap of the template]", "![]", "''"),
     ("alt_texts", "![some words that fill this gap of the template]", "![a b]", "a b"),
     ("alt_texts", "numbers on this page", 'page <img src="a.png">', "<img"),
@@ -299,7 +356,7 @@ FAULTS = [
     ("exercises", ":tags: [exercise-2]\n", "", "exercise 2 has no stub"),
     ("exercises", "```python\ndef best", "```\ndef best", "exercise 2 has no solution"),
     ("exercises", "run.exercise(2)", "run.exercise(3)", "begins otherwise"),
-    ("exercises", "## What to rem", UNCHECKED + "## What to rem", "2 of 5 exercises"),
+    ("exercises", "## Further", UNCHECKED + "## Further", "2 of 5 exercises"),
     ("stubs", "    square = mu.square().sum()\n    return ...", "    ...", None),
     ("stubs", "    return ...", "    return square", "nothing out"),
     ("stubs", "    return ...", "    total = ...\n    return ...", "total"),
@@ -311,6 +368,8 @@ FAULTS = [
     ),
     ("typed_numbers", "({{smaller_error}} in", "(3.14 in", "3.14"),
     ("typed_numbers", "({{smaller_error}} in", "(97 % in", "97 %"),
+    ("typed_numbers", "Left out:\n\n- ", "Left out:\n\n- 3.14 ", "3.14"),
+    ("typed_numbers", "|---|---|---|\n", "|---|---|---|\n| 0.5 | 1 % | 2 |\n", None),
     ("claims", "> **Claim (error).**", "Claim:", "begin"),
     ("claims", "run.claim(", "print(", "measures nothing"),
     ("claims", "run.claim(", "run.claim_all(", None),
@@ -326,7 +385,7 @@ FAULTS = [
 def test_a_rule_complains_about_its_fault(rule, old, new, words):
     """`words` None: the change is harmless and must pass."""
     assert old in GOOD
-    complaints = form.RULES[rule](form.read(GOOD.replace(old, new, 1), "filled"))
+    complaints = form.RULES[rule](template(GOOD.replace(old, new, 1)))
     if words is None:
         assert complaints == []
     else:

@@ -19,8 +19,18 @@ from torch import nn
 
 from iclrtut import train
 from iclrtut.checkpoint import fingerprint
+from iclrtut.checks import CheckFailed
 from iclrtut.errors import BadRequest
-from iclrtut.train import Diverged, cosine, fit, linear, warmup_cosine
+from iclrtut.train import (
+    Diverged,
+    Loop,
+    constant,
+    cosine,
+    fit,
+    linear,
+    same_steps,
+    warmup_cosine,
+)
 
 STEPS = 30
 
@@ -64,14 +74,23 @@ class Setting:
         x = torch.randn(8, 3, generator=self.generator) + self.buffer.samples
         self.buffer.samples = 0.9 * x + self.noise * torch.randn(8, 3)
         loss = (self.model(x @ self.data).sum() - t / 10) ** 2
-        return loss, {"size": x.abs().max().item()}
+        return loss, {"size": x.abs().max()}
 
-    def fit(self, folder, **changes):
-        known = {"schedule": cosine(STEPS), "every": 7, "state": self.state}
-        loss_at = changes.pop("loss_at", self.loss_at)
-        steps = changes.pop("steps", STEPS)
-        arguments = known | {"name": "toy", "folder": folder} | changes
-        return fit(loss_at, self.optimizer, steps, **arguments)
+    def step(self, t):
+        loss, watched = self.loss_at(t)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return {"loss": loss, **watched}
+
+    def loop(self, **changes):
+        known = Loop(self.step, self.optimizer, self.state, cosine(STEPS))
+        return known._replace(**changes)
+
+    def fit(self, folder, steps=STEPS, **changes):
+        parts = {key: changes.pop(key) for key in Loop._fields if key in changes}
+        options = {"name": "toy", "folder": folder, "every": 7} | changes
+        return fit(self.loop(**parts), steps, **options)
 
     def everything(self):
         states = [
@@ -116,13 +135,14 @@ def rates(schedule, steps, groups=1):
     optimizer = torch.optim.SGD([{"params": [w]} for w in weights], 1.0)
     seen = []
 
-    def loss_at(t):
+    def step(t):
         seen.append([group["lr"] for group in optimizer.param_groups])
-        return 0 * sum(weights), {}
+        optimizer.step()
+        return {"loss": 0}
 
     state = {"weights": nn.ParameterList(weights)}
-    fit(loss_at, optimizer, steps, state=state, folder=None, name="rates",
-        schedule=schedule)  # fmt: skip
+    loop = Loop(step, optimizer, state, schedule)
+    fit(loop, steps, folder=None, name="rates")
     return list(zip(*seen, strict=True))
 
 
@@ -203,7 +223,7 @@ def test_a_new_session_goes_on_from_a_cell_that_was_run_twice(tmp_path, undistur
 def test_a_finished_training_is_not_repeated(tmp_path, undisturbed):
     first = Setting().fit(tmp_path)
     fresh = Setting()
-    again = fresh.fit(tmp_path, loss_at=fresh.loss_at)
+    again = fresh.fit(tmp_path)
     assert again == first._replace(resumed_at=STEPS)
     assert fresh.everything() == undisturbed[0]
     assert fresh.fit(tmp_path) == again  # the same cell run twice
@@ -220,16 +240,16 @@ def _train(folder, moment):
     def kill():
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def loss_at(t):
+    def step(t):
         call, moment = next(calls), os.environ["MOMENT"]
         if moment and call == 4:
             threading.Timer(float(moment), kill).start()
         if moment and call == 9:
             kill()
         time.sleep(0.01)
-        return setting.loss_at(t)
+        return setting.step(t)
 
-    history = setting.fit(folder, loss_at=loss_at, every=2)
+    history = setting.fit(folder, step=step, every=2)
     (folder / "result").write_text(f"{history.resumed_at} {setting.everything()}")
 
 
@@ -282,27 +302,20 @@ def test_a_reader_who_changed_something_sees_no_stale_result(tmp_path, change, c
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path, poison):
     setting = Setting()
 
-    def loss_at(t):
-        loss, watched = setting.loss_at(t)
+    def poisoned(t):
+        loss, watched = Setting.loss_at(setting, t)
         return loss * (poison if t == 17 else 1), watched
 
+    setting.loss_at = poisoned
     with pytest.raises(Diverged, match=f"toy: at step 17 loss is {poison}") as raised:
-        setting.fit(tmp_path, loss_at=loss_at)
+        setting.fit(tmp_path)
     assert "the state of step 14 is back: lower the learning rate (" in str(
         raised.value
     )
     assert raised.value.step == 17
     assert len(raised.value.history.curves["loss"]) == 18
     at_14 = Setting()
-    fit(
-        at_14.loss_at,
-        at_14.optimizer,
-        14,
-        state=at_14.state,
-        folder=None,
-        name="short",
-        schedule=cosine(STEPS),
-    )
+    at_14.fit(None, steps=14)
     assert setting.everything() == at_14.everything()
 
 
@@ -320,9 +333,7 @@ def test_the_sign_of_a_watched_number_does_not_matter():
     setting = Setting()
     with pytest.raises(Diverged, match="gap is -3, beyond its limit of 2"):
         setting.fit(
-            None,
-            loss_at=lambda t: (setting.loss_at(t)[0], {"gap": -t}),
-            limits={"gap": 2},
+            None, step=lambda t: setting.step(t) | {"gap": -t}, limits={"gap": 2}
         )
 
 
@@ -330,13 +341,14 @@ def test_weights_that_end_as_nan_are_not_kept():
     setting = Setting()
 
     def loss_at(t):
-        loss, watched = setting.loss_at(t)
+        loss, watched = Setting.loss_at(setting, t)
         if t == STEPS - 1:  # finite value, infinite gradient
             loss = loss + 0 * torch.sqrt(0 * loss)
         return loss, watched
 
+    setting.loss_at = loss_at
     with pytest.raises(Diverged, match="at step 30 a weight is not finite"):
-        setting.fit(None, loss_at=loss_at)
+        setting.fit(None)
     assert all(p.isfinite().all() for p in setting.model.parameters())
 
 
@@ -418,14 +430,172 @@ def test_bad_requests():
         setting.fit(None, every=0)
     with pytest.raises(BadRequest, match="2 schedules for 1 groups"):
         setting.fit(None, schedule=[linear(9), linear(9)])
+    with pytest.raises(BadRequest, match="the step returned NoneType: return its"):
+        setting.fit(None, step=lambda t: None)
+    with pytest.raises(BadRequest, match=r'as \{"loss": loss\}'):
+        setting.fit(None, step=lambda t: {"size": 1})
     with pytest.raises(BadRequest, match="limits name gpa, which is not watched"):
         setting.fit(None, limits={"gpa": 1})
-    with pytest.raises(BadRequest, match=r"the loss has shape \(2,\)"):
-        setting.fit(None, loss_at=lambda t: (torch.zeros(2), {}))
+    for size in (torch.zeros(2), np.zeros(2), None, "large"):
+        with pytest.raises(BadRequest, match="a size that is no single number"):
+            setting.fit(None, step=lambda t, size=size: {"loss": 1, "size": size})
+    with pytest.raises(BadRequest, match="steps weights that no module of the state"):
+        setting.fit(None, state={"buffer": setting.buffer})
     with pytest.raises(
         BadRequest, match="state/samples is a list, which has no state_dict"
     ):
-        setting.fit(None, state={"samples": []})
+        setting.fit(None, state=setting.state | {"samples": []})
     setting.buffer.samples = np.float64(1).reshape(())
     with pytest.raises(BadRequest, match="leave anything else out of state_dict"):
         setting.fit(None)
+
+
+# The loop on the page and that of the package
+
+
+def kept(setting):
+    """A loop, by its setting, that writes its step as a page does, changed or not."""
+
+    def step(t):
+        loss, _ = setting.loss_at(t)
+        setting.optimizer.zero_grad(set_to_none=False)
+        loss.backward()
+        setting.optimizer.step()
+        return {"loss": loss}
+
+    return setting.loop(step=step)
+
+
+def test_the_same_steps_are_told_in_one_line_and_leave_no_trace(capsys, undisturbed):
+    page, package = Setting(), Setting()
+    before = page.everything()
+    same_steps(kept(page), package.loop())
+    said = "✓ loop: page and package take the same 3 steps, to the last bit of 21"
+    assert capsys.readouterr().out == f"{said} weights\n"
+    assert page.everything() == package.everything() == before
+    page.fit(None)
+    assert page.everything() == undisturbed[0]
+
+
+def still(setting):
+    """A loop that forgets the gradient."""
+
+    def step(t):
+        loss, _ = setting.loss_at(t)
+        setting.optimizer.step()
+        return {"loss": loss}
+
+    return setting.loop(step=step)
+
+
+def other_rate():
+    setting = Setting()
+    setting.optimizer.param_groups[0]["lr"] *= 1 + 1e-6
+    return kept(setting)
+
+
+def term_left_out():
+    setting = Setting()
+    setting.loss_at = lambda t: (Setting.loss_at(setting, 0)[0], {})
+    return kept(setting)
+
+
+def one_draw_more():
+    loop = kept(Setting())
+
+    def step(t):
+        numbers = loop.step(t)
+        torch.randn(1, generator=loop.state["generator"])
+        return numbers
+
+    return loop._replace(step=step)
+
+
+def one_more_from_torch():
+    loop = kept(Setting())
+    return loop._replace(step=lambda t: loop.step(t) | {"more": torch.randn(1)})
+
+
+def gradients_that_pile_up():
+    setting = Setting()
+
+    def step(t):
+        loss, _ = setting.loss_at(t)
+        loss.backward()
+        setting.optimizer.step()
+        return {"loss": loss}
+
+    return setting.loop(step=step)
+
+
+def one_layer_frozen():
+    setting = Setting()
+    setting.optimizer = torch.optim.AdamW(
+        [*setting.model[0].parameters(), *setting.model[3].parameters()][:3], 0.05
+    )
+    return kept(setting)
+
+
+def one_unit_more():
+    setting = Setting()
+    setting.model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
+    setting.optimizer = torch.optim.AdamW(setting.model.parameters(), 0.05)
+    return kept(setting)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda: kept(Setting(seed=1)), "model.0.weight differs before step 0"),
+        (lambda: kept(Setting(noise=0.2)), "model.0.weight differs after step 1"),
+        (lambda: kept(Setting())._replace(schedule=constant), "differs after step 1"),
+        (other_rate, "model.0.weight differs after step 0 "),
+        (term_left_out, "differs after step 1"),
+        (one_draw_more, "differs after step 1"),
+        (one_more_from_torch, "differs after step 1"),
+        (gradients_that_pile_up, "differs after step 1"),
+        (one_layer_frozen, "3 tensors are trained on the page, 4 in the package"),
+        (
+            one_unit_more,
+            r"torch.float32 \(5, 3\) on the page, torch.float32 \(4, 3\) in",
+        ),
+    ],
+)
+def test_a_loop_that_is_another_is_found(wrong, words):
+    with pytest.raises(CheckFailed, match=f"^✗ loop: .*{words}"):
+        same_steps(wrong(), Setting().loop())
+
+
+def test_the_weights_of_a_difference_are_said():
+    page, package = Setting(), Setting()
+    with torch.no_grad():
+        page.model[3].bias.copy_(torch.tensor([1.5]))
+        package.model[3].bias.copy_(torch.tensor([2.5]))
+    with pytest.raises(
+        CheckFailed, match=r"model\.3\.bias .*\(1\.5 on the page, 2\.5 in"
+    ):
+        same_steps(page.loop(), package.loop())
+
+
+def test_a_comparison_that_cannot_fail_is_refused():
+    setting = Setting()
+    with pytest.raises(BadRequest, match="train the same weights: build each its own"):
+        same_steps(setting.loop(), kept(setting))
+    with pytest.raises(BadRequest, match="steps=0 must be 1 or more"):
+        same_steps(kept(Setting()), Setting().loop(), steps=0)
+    page, package = (still(Setting()) for _ in range(2))
+    with pytest.raises(CheckFailed, match="no weight moves in 3 steps"):
+        same_steps(page, package)
+
+
+def test_a_step_that_fails_leaves_the_loop_as_it_was():
+    page = Setting()
+    before = page.everything()
+
+    def step(t):
+        page.step(t)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        same_steps(page.loop(step=step), Setting().loop())
+    assert page.everything() == before

@@ -93,7 +93,7 @@ def tidy(notebook: Any) -> Any:
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = count
-        if any(output.get("text", "").startswith("✓ (") for output in cell.outputs):
+        if any(output.get("text", "").startswith("✓ ") for output in cell.outputs):
             tags = cell.metadata.get("tags", [])
             cell.metadata["tags"] = sorted({*tags, CHECK})
     return notebook

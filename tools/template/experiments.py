@@ -1,32 +1,28 @@
-"""What judges the claims of the chapter `SLUG`: training and measurements."""
+"""What judges the claims of the chapter `SLUG`: loop and measurements."""
 
 import torch
 from iclrtut.chapters.SLUG.method import Shrink, shrunken
 from torch import Tensor
 
 from iclrtut.run import Run
-from iclrtut.train import History, fit, linear
+from iclrtut.train import Loop, linear
 
 
-def train(run: Run, mu: Tensor) -> tuple[Shrink, History]:
-    """Learn c of (2) from draws around mu [d]."""
-    model, generator = Shrink(), run.generator("draws", "cpu")
+def loop(run: Run, mu: Tensor) -> Loop:
+    """What learns c of (2) from draws around mu [d]: the loop of the page."""
+    model, draws = Shrink(), run.generator("draws", "cpu")
     adam = torch.optim.Adam(model.parameters(), lr=0.05)
 
-    def loss_at(t: int) -> tuple[Tensor, dict[str, float]]:
-        x = mu + torch.randn(256, len(mu), generator=generator)
-        return (model(x) - mu).square().sum(1).mean(), {"c": model.c.item()}
+    def step(t: int) -> dict[str, Tensor]:
+        x = mu + torch.randn(256, len(mu), generator=draws)
+        loss = (model(x) - mu).square().sum(1).mean()
+        adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+        return {"loss": loss}
 
-    history = fit(
-        loss_at,
-        adam,
-        run.settings.steps,
-        state={"model": model, "generator": generator},
-        folder=run.folder,
-        name="shrink",
-        schedule=linear(run.settings.steps),
-    )
-    return model, history
+    schedule = linear(run.settings.steps)
+    return Loop(step, adam, {"model": model, "draws": draws}, schedule)
 
 
 def measure_error(run: Run, mu: Tensor) -> dict[str, float]:

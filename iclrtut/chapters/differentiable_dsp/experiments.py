@@ -26,7 +26,7 @@ from iclrtut.errors import BadRequest
 from iclrtut.evaluation import in_batches
 from iclrtut.metrics import share
 from iclrtut.run import Run
-from iclrtut.train import History, fit, linear, seeded
+from iclrtut.train import History, Loop, fit, linear, seeded
 
 KINDS = {"ddsp": "DDSP", "plain": "waveform", "filter": "source-filter"}
 LOWEST = 57.0  # MIDI note; training melodies lie in the octave above, 220 to 440 Hz
@@ -343,16 +343,16 @@ def _descend(
 ) -> History:
     """Adam on state["model"], at a rate that falls linearly to 0."""
     optimizer = torch.optim.Adam(state["model"].parameters(), rate, fused=True)
-    return fit(
-        loss_at,
-        optimizer,
-        steps,
-        state=state,
-        folder=run.folder,
-        name=name,
-        schedule=linear(steps),
-        every=run.settings.every,
-    )
+
+    def step(t: int) -> dict[str, Tensor | float]:
+        loss, watched = loss_at(t)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return {"loss": loss, **watched}
+
+    loop, every = Loop(step, optimizer, state, linear(steps)), run.settings.every
+    return fit(loop, steps, folder=run.folder, name=name, every=every)
 
 
 def train_all(run: Run, clip: Clip) -> Models:

@@ -19,7 +19,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from scipy import fft, signal
+from scipy import fft
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -480,7 +480,7 @@ def _stream_noise(
         H = block.noise.astype(np.float32)
         if not n:
             n = 2 * (H.shape[1] - 1)
-            window = signal.get_window("hann", n).astype(np.float32)
+            window = np.hanning(n + 1)[:-1].astype(np.float32)
         spans = _spans(hop, n)
         taps = np.roll(fft.irfft(H, n), n // 2, 1) * window
         noise = 2 * rng.random((len(H), hop), dtype=np.float32) - 1

@@ -39,7 +39,7 @@ from iclrtut.claims import Measurements
 from iclrtut.data import load
 from iclrtut.evaluation import BATCH, in_batches, predict
 from iclrtut.run import Run
-from iclrtut.train import Diverged, History, fit, warmup_cosine
+from iclrtut.train import Diverged, History, Loop, fit, warmup_cosine
 
 PIXELS = {"low": -1.0, "high": 1.0}
 # Where training stops. Runs that train well stay below 6 in both.
@@ -186,14 +186,19 @@ def _fit(
     """Train by Adam; the learning rate warms up, then falls on half a cosine."""
     s: Settings = run.settings
     adam = torch.optim.Adam(model.parameters(), lr=s.learning_rate, fused=True)
+
+    def step(t: int) -> dict[str, Tensor | float]:
+        loss, watched = loss_at(t)
+        adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+        return {"loss": loss, **watched}
+
     return fit(
-        loss_at,
-        adam,
+        Loop(step, adam, {"model": model, **state}, warmup_cosine(s.warmup, steps)),
         steps,
-        state={"model": model, **state},
         folder=run.folder if checkpoint else None,
         name=name,
-        schedule=warmup_cosine(s.warmup, steps),
         limits=limits,
         every=s.checkpoint_every,
     )

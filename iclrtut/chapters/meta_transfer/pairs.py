@@ -14,9 +14,6 @@ import numpy as np
 from numpy.polynomial import Polynomial
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import digamma, entr
-from sklearn.datasets import load_diabetes
-from sklearn.kernel_ridge import KernelRidge
-from sklearn.preprocessing import KernelCenterer
 from torch import Tensor
 
 from iclrtut import data
@@ -143,6 +140,8 @@ def _recorded() -> Pairs:
 
 def _diabetes() -> Pairs:
     """Nine stand-ins, causes first; as they come from one set, each counts as one."""
+    from sklearn.datasets import load_diabetes
+
     known = load_diabetes(scaled=False)
     effects = {
         name: column
@@ -318,6 +317,8 @@ def additive_noise(columns: list[Pair], rows: int, rng: Rng) -> Array:
 
 def _dependence(x: Array, y: Array) -> float:
     """HSIC of x and the residual of a regression of y on x."""
+    from sklearn.kernel_ridge import KernelRidge
+
     fitted = KernelRidge(kernel="rbf", gamma=1.0, alpha=0.1).fit(x[:, None], y)
     return hsic(x, y - fitted.predict(x[:, None]))
 
@@ -335,6 +336,8 @@ def _centred_kernel(x: Array) -> Array:
     squares = np.square(x[:, None] - x)
     apart = squares[squares > 0]
     width = np.median(apart) if len(apart) else 1.0
+    from sklearn.preprocessing import KernelCenterer
+
     centred: Array = KernelCenterer().fit_transform(np.exp(-squares / width))
     return centred
 

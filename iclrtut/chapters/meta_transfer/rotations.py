@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from scipy.interpolate import CubicSpline
 from torch import Generator, Tensor, nn
 from torch.optim import Adam, Optimizer, RMSprop
 
@@ -21,7 +20,7 @@ from iclrtut.chapters.meta_transfer.encoder import log_likelihoods, nearest, rot
 from iclrtut.claims import Measurements
 from iclrtut.metrics import share
 from iclrtut.run import Run
-from iclrtut.train import Schedule, cosine, fit
+from iclrtut.train import Loop, Schedule, constant, cosine, fit
 
 SPAN, KNOTS = 8.0, 8  # the curve: knots on -8 to 8, as high as they are wide
 SPREAD, FARTHEST = 2.0, 4.0  # A's deviation, and how far its mean moves
@@ -56,6 +55,8 @@ def make_worlds(run: Run, name: str = "worlds", count: int = 0) -> Worlds:
 
 def curve(heights: Tensor) -> Tensor:
     """Cubic splines through heights [W, KNOTS], as pieces [W, KNOTS - 1, 4]."""
+    from scipy.interpolate import CubicSpline
+
     knots = torch.linspace(-SPAN, SPAN, KNOTS, dtype=torch.float64)
     spline = CubicSpline(knots.numpy(), heights.cpu().numpy(), axis=1)
     return torch.tensor(spline.c).permute(2, 1, 0).contiguous().to(heights.device)
@@ -169,19 +170,19 @@ def _descend(
     model: nn.Module,
     data: Generator,
     name: str,
-    schedule: Schedule | list[Schedule] | None = None,
+    schedule: Schedule | list[Schedule] = constant,
 ) -> None:
     """Train a model on fresh data; `name` is of the checkpoint and the progress bar."""
-    fit(
-        lambda t: (loss_at(t), {}),
-        optimizer,
-        steps,
-        state={"model": model, "data": data},
-        folder=run.folder,
-        name=name,
-        schedule=schedule,
-        every=run.settings.every,
-    )
+
+    def step(t: int) -> dict[str, Tensor]:
+        loss = loss_at(t)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return {"loss": loss}
+
+    loop = Loop(step, optimizer, {"model": model, "data": data}, schedule)
+    fit(loop, steps, folder=run.folder, name=name, every=run.settings.every)
 
 
 def train_encoder(run: Run, worlds: Worlds) -> Paths:
@@ -218,7 +219,7 @@ def train_encoder(run: Run, worlds: Worlds) -> Paths:
         model=model,
         data=data,
         name="encoder",
-        schedule=[cosine(E), lambda t: 1.0],
+        schedule=[cosine(E), constant],
     )
     return model.paths(worlds.turn)
 

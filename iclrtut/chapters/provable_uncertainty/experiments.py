@@ -30,7 +30,7 @@ from iclrtut.errors import BadRequest, RunFailed
 from iclrtut.evaluation import in_batches, predict
 from iclrtut.networks import convnet, mlp
 from iclrtut.run import Run
-from iclrtut.train import History, fit
+from iclrtut.train import History, Loop, fit
 
 BATCH = 500  # inputs evaluated at once, so that `full` fits a small GPU
 FITTED = 10_000  # inputs that mixtures are fitted on, at most
@@ -241,31 +241,31 @@ def _fit(
         {"params": list(part.parameters()), "lr": rate}
         for part, rate in zip(state.values(), plan[1:], strict=False)
     ]
+    adam = torch.optim.Adam(groups, fused=True)
     half = run.settings.bf16 and run.device.type == "cuda"
 
-    def loss_at(t: int) -> tuple[Tensor, dict[str, float]]:
+    def step(t: int) -> dict[str, Tensor | float]:
         x, y = batches.draw()
         x_out = batches.foreign() if method != "plain" else x[:0]
         with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
             logits = model(torch.cat([x, x_out]))
         inside, outside = logits.float().split([len(x), len(x_out)])
+        widths: dict[str, float] = {}
         if ccu:
-            s, th = ccu.order()
+            widths = dict(zip(("s", "th"), ccu.order(), strict=True))
             loss = ccu_loss(ccu, inside, x, y, outside, x_out)
-            return loss, {"s": s, "th": th}
-        if method == "oe":
-            return oe_loss(inside, y, outside), {}
-        return F.cross_entropy(inside, y), {}
+        elif method == "oe":
+            loss = oe_loss(inside, y, outside)
+        else:
+            loss = F.cross_entropy(inside, y)
+        adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+        return {"loss": loss, **widths}
 
-    history = fit(
-        loss_at,
-        torch.optim.Adam(groups, fused=True),
-        plan.steps,
-        state={**state, "inner": batches.inner, "outer": batches.outer},
-        folder=run.folder,
-        name=name,
-        every=run.settings.every,
-    )
+    drawn = {"inner": batches.inner, "outer": batches.outer}
+    loop, every = Loop(step, adam, {**state, **drawn}), run.settings.every
+    history = fit(loop, plan.steps, folder=run.folder, name=name, every=every)
     return Trained(model.eval(), ccu, history)
 
 

@@ -152,13 +152,13 @@ def test_kinds_share_trunk_batches_and_noise_and_have_rates_that_fall(monkeypatc
     run = start(steps=4, batch=3, lr=1e-2, wave_lr=2e-2, filter_lr=3e-2)
     clip, calls = reed(run, 3), []
 
-    def fit(loss_at, optimizer, steps, *, state, **options):
-        trunk = {k: v.clone() for k, v in state["model"].trunk.state_dict().items()}
-        inputs, used = [], []
-        state["model"].register_forward_pre_hook(lambda module, x: inputs.append(x))
-        rate = optimizer.param_groups[0]["lr"]
-        history = real(loss_at, optimizer, steps, state=state, **options)
-        used = [rate, optimizer.param_groups[0]["lr"], steps, len(inputs)]
+    def fit(loop, steps, **options):
+        model, (group,) = loop.state["model"], loop.optimizer.param_groups
+        trunk = {k: v.clone() for k, v in model.trunk.state_dict().items()}
+        inputs, rate = [], group["lr"]
+        model.register_forward_pre_hook(lambda module, x: inputs.append(x))
+        history = real(loop, steps, **options)
+        used = [rate, group["lr"], steps, len(inputs)]
         calls.append((trunk, inputs, used))
         return history
 
