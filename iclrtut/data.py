@@ -54,6 +54,7 @@ IDX = {
 }
 CIFAR = "cifar-10-binary.tar.gz"
 PICTURES = ("astronaut", "brick", "camera", "chelsea", "coffee", "grass", "gravel")
+loaded: dict[str, str] = {}  # set -> fingerprint of what the current run loaded
 SOURCES = {
     entry["name"]: Source(**entry)
     for entry in json.loads(
@@ -99,11 +100,24 @@ def load(name: str) -> dict[str, Any]:
         BadRequest: there is no set of that name.
         RunFailed: it cannot be had, or what is there is not what was recorded.
     """
+    source, here = info(name), fetch(name)
     if name == "digits":
-        return _checked(info(name), _digits(), fetch(name))
-    if name == "photographs":
-        return _checked(info(name), _photographs(fetch(name)), fetch(name))
-    return _read(info(name), fetch(name))
+        arrays = _checked(source, _digits(), here)
+    elif name == "photographs":
+        arrays = _checked(source, _photographs(here), here)
+    else:
+        arrays = _read(source, here)
+    loaded[name] = fingerprint(arrays)
+    return arrays
+
+
+def fingerprint(arrays: dict[str, Any]) -> str:
+    """SHA-256 of arrays: their names, types, shapes and values, in hexadecimal."""
+    digest = hashlib.sha256()
+    for key, array in sorted(arrays.items()):
+        digest.update(f"{key} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def pictures(channels: int, width: int, n: int, rng: np.random.Generator) -> Any:

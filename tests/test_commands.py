@@ -262,7 +262,7 @@ SHARED = {
 }
 # Modules that serve every chapter alike, through `run`, the notebooks or the site.
 HOUSE = {"checkpoint", "claims", "errors", "files", "ledger", "records", "run"}
-HOUSE |= {"repository"}
+HOUSE |= {"intervals", "repository"}
 
 
 def test_what_is_shared_is_used_by_two_chapters():

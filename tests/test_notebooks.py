@@ -85,11 +85,11 @@ def small(tmp_path, monkeypatch):
             break
     declared = [claim.id for claim in claims.chapter(FIRST).claims]
     code = nbformat.v4.new_code_cell
-    shares = {c.id for c in claims.chapter(FIRST).claims if c.share}
 
     def measure(id):
-        more = ", successes=1, trials=2" if id in shares else ""
-        return code(f"run.claim({id!r}, 0.5{more})")
+        needed = claims.chapter(FIRST).claim(id).needed
+        numbers = {name: 2 if name == "trials" else 0.5 for name in sorted(needed)}
+        return code(f"run.claim({id!r}, **{numbers})")
 
     check = "from iclrtut.checks import close\nclose({!r}, 'one', 1, 1, tol=0)"
     notebook = nbformat.v4.new_notebook(metadata=written.metadata)

@@ -209,10 +209,16 @@ def show_ledger(arguments: argparse.Namespace) -> None:
     if arguments.json:
         _print_json(rows)
         return
+    remarks: dict[str, None] = {}
     for row in rows:
         where = f"{row['chapter']} {row['profile']}-{row['device']}"
-        what = f"{row['claim']}: {ledger.measured(row)}, {row['seeds']} seeds"
+        notes = f" ({beside})" if (beside := ledger.beside(row)) else ""
+        what = f"{row['claim']}: {ledger.measured(row)}, {row['seeds']} seeds{notes}"
         print(f"{where} {what}; holds when the {row['rule']}: {row['verdict']}")
+        if apart := ledger.apart(row):
+            remarks[f"{where}: {apart}"] = None
+    if rows:
+        print(*remarks, ledger.luck(rows), sep="\n")
 
 
 def keep_data(arguments: argparse.Namespace) -> None:

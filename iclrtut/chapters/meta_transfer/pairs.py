@@ -29,8 +29,9 @@ from iclrtut.chapters.meta_transfer.method import (
     population_curves,
     smoothed,
 )
-from iclrtut.claims import Interval, Measurements
+from iclrtut.claims import Measurements
 from iclrtut.errors import BadRequest, RunFailed
+from iclrtut.intervals import Interval
 from iclrtut.ledger import number
 from iclrtut.run import Run, Table
 
