@@ -9,7 +9,7 @@ import nbformat
 import papermill
 import pytest
 
-from iclrtut import claims, records
+from iclrtut import claims, data, records
 from iclrtut.commands import execute
 from iclrtut.errors import RunFailed
 
@@ -47,6 +47,8 @@ def test_the_record_is_valid_and_holds_every_claim(executed):
     declared = [claim.id for claim in claims.chapter(slug).claims]
     assert sorted(record["claims"]) == sorted(declared)
     assert (record["profile"], record["seed"]) == ("smoke", SEED)
+    sources = [data.info(name) for name in record["data"]]
+    assert all(data.place(source).startswith("comes with ") for source in sources)
     assert record["seconds"] > 0
     assert all(seconds > 0 for seconds in record["timings"].values())
     assert record["peak_memory_bytes"] is None or record["peak_memory_bytes"] > 0

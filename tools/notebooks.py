@@ -43,6 +43,7 @@ def inputs(slug: str) -> list[Path]:
     files = [
         f for end in ("*.py", "*.js", "*.css", "*.mplstyle") for f in package.glob(end)
     ]
+    files += (package / "shipped").glob("*.npz")
     for each in (slug, *claims.chapter(slug).builds_on):
         files += (package / "chapters" / each).glob("*.*")
     # Prose and tables say what the records say.

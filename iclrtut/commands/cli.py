@@ -242,7 +242,7 @@ def keep_data(arguments: argparse.Namespace) -> None:
         for info in done:
             size = f"{info.bytes / 2**20:.1f} MiB"
             about = f"{info.name} ({size}, {info.licence}): {info.about}"
-            print(prefix[arguments.action] + about)
+            print(f"{prefix[arguments.action]}{about}; {data.place(info)}")
     if failed:
         raise RunFailed("\n".join(failed))
 
