@@ -81,11 +81,12 @@ def row(
 
     Returns:
         Chapter, claim, profile, sentence, source, paper, statistic, kind, number (what
-        the values become, in words), rule, seeds, values (of every seed), and what
+        the values become, in words), rule, overlap, seeds, values (of every seed), and what
         `iclrtut.claims.Judgement` holds: mean, low, high, sign_flip, p, smallest and
         verdict.
     """
-    judgement = claim.judge(measured, chapter.overlap.get(profile, 0.0))
+    overlap = chapter.overlap.get(profile, 0.0)
+    judgement = claim.judge(measured, overlap)
     return {
         "chapter": chapter.slug,
         "claim": claim.id,
@@ -97,6 +98,7 @@ def row(
         "kind": claim.kind,
         "number": claim.number,
         "rule": claim.holds_when,
+        "overlap": overlap,
         "seeds": len(measured),
         "values": [each["value"] for each in measured],
         **judgement.interval._asdict(),
@@ -196,3 +198,8 @@ def apart(row: dict[str, Any]) -> str:
         return ""
     runs = "1 run" if row["apart"] == 1 else f"{row['apart']} runs"
     return f"{runs} with other data or settings left out."
+
+
+def corrected(row: dict[str, Any]) -> str:
+    """Whether seeds overlap, in a sentence; empty if they do not."""
+    return "Seeds split one set anew; intervals are corrected." * bool(row["overlap"])

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -365,6 +366,17 @@ def test_a_strangers_records_change_no_verdict(tmp_path):
     roots = tmp_path / "own", tmp_path / "book"
     (after,) = (row for row in ledger.rows(*roots) if row["claim"] == "better")
     assert after == before | {"apart": 5} and after["verdict"] == claims.HOLDS
+
+
+def test_seeds_that_overlap_are_corrected_and_said_to_be(monkeypatch, tmp_path):
+    fill(tmp_path, range(8))
+    plain = judged(tmp_path)["quick", "cpu"]
+    overlapping = replace(toy.CHAPTER, overlap={"quick": 0.5})
+    monkeypatch.setattr(claims, "chapter", lambda slug: overlapping)
+    wide = judged(tmp_path)["quick", "cpu"]
+    factor = (wide["high"] - wide["low"]) / (plain["high"] - plain["low"])
+    assert factor == pytest.approx(math.sqrt((1 / 8 + 0.5) / (1 / 8)))
+    assert ledger.corrected(wide) and not ledger.corrected(plain)
 
 
 def rows_of(*pairs):

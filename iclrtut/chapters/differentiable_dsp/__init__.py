@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from iclrtut.claims import Chapter, Claim, above, below
 
-OURS = "no number: the claim is this book's own"
-UNCHECKED = "no number: none of the paper's for this has been checked"
+OURS = "no number, since the claim is this book's own"
+UNCHECKED = "no number, since none of the paper's for this has been checked"
 
 
 class Settings(NamedTuple):

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from iclrtut.claims import Chapter, Claim, above, below
 
-OURS = "no number: the claim is this book's own"
-UNCHECKED = "no number: none of the paper's for this has been checked"
+OURS = "no number, since the claim is this book's own"
+UNCHECKED = "no number, since none of the paper's for this has been checked"
 
 
 class Split(NamedTuple):
@@ -174,7 +174,7 @@ CHAPTER = Chapter(
             "section 5.1",
             "share of chains on f(x)[y] that an independent classifier takes for y",
             above(0.8),
-            "no number: the paper shows pictures by class",
+            "no number, since it shows pictures by class",
             kind="share",
         ),
         Claim(
@@ -227,7 +227,7 @@ CHAPTER = Chapter(
             "abstract",
             "seconds of a training step, JEM over softmax",
             below(2),
-            "no number: the abstract says little overhead",
+            "no number, only the words little overhead",
             log=True,
         ),
     ),

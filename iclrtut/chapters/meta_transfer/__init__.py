@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from iclrtut.claims import Chapter, Claim, above, below
 
-OURS = "no number: the claim is this book's own"
-UNCHECKED = "no number: none of the paper's for this has been checked"
+OURS = "no number, since the claim is this book's own"
+UNCHECKED = "no number, since none of the paper's for this has been checked"
 
 
 class Settings(NamedTuple):
@@ -85,7 +85,7 @@ def _any_site_claims() -> Iterator[Claim]:
                 "share of runs with sigma(gamma) above 1/2 at the end, rows from "
                 f"Dirichlet({concentration})",
                 above(0.5),
-                "no number: the question is that of Le Priol et al. (2021)",
+                "no number, since the question is that of Le Priol et al. (2021)",
                 kind="share",
             )
 
@@ -272,7 +272,7 @@ CHAPTER = Chapter(
             "the argument on parameters",
             "slope, log against log N, of the steps to half the KL, B -> A over A -> B",
             above(0),
-            "no number: the paper argues by counting parameters",
+            "no number, since it argues by counting parameters",
         ),
         *_any_site_claims(),
         *_predictor_claims(),
