@@ -81,9 +81,9 @@ def row(
 
     Returns:
         Chapter, claim, profile, sentence, source, paper, statistic, kind, number (what
-        the values become, in words), rule, overlap, seeds, values (of every seed), and what
-        `iclrtut.claims.Judgement` holds: mean, low, high, sign_flip, p, smallest and
-        verdict.
+        the values become, in words), rule, overlap, seeds, values (of every seed), and
+        what `iclrtut.claims.Judgement` holds: mean, low, high, sign_flip, p, smallest
+        and verdict.
     """
     overlap = chapter.overlap.get(profile, 0.0)
     judgement = claim.judge(measured, overlap)
