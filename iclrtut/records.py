@@ -21,11 +21,18 @@ KEYS = {
 def folders() -> list[Path]:
     """The folders from which verdicts are read; the first that has a record counts.
 
-    Records that the reader keeps (in the folder that `ICLRTUT_RECORDS` names) come
-    before those of the book, which an installed package holds a copy of.
+    Records that the reader keeps come before those of the book, which an installed
+    package holds a copy of. `ICLRTUT_RECORDS` set to nothing leaves the book's alone.
     """
-    own = os.environ.get("ICLRTUT_RECORDS")
-    return [*([Path(own)] if own else []), *published()]
+    own = [] if os.environ.get("ICLRTUT_RECORDS") == "" else [kept()]
+    return [*own, *published()]
+
+
+def kept() -> Path:
+    """Where the reader's records are kept: `ICLRTUT_RECORDS`, else in the home."""
+    named = os.environ.get("ICLRTUT_RECORDS")
+    home = Path.home() / ".local" / "share" / "iclrtut" / "records"
+    return Path(named).expanduser() if named else home
 
 
 def published() -> list[Path]:

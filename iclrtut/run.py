@@ -195,13 +195,13 @@ class Run:
         record = self.record()
         disorder = self._disorder()
         written = "no: set ICLRTUT_RECORDS to a folder to keep it"
-        if folder := os.environ.get("ICLRTUT_RECORDS"):
+        if os.environ.get("ICLRTUT_RECORDS"):
             if disorder:
                 raise BadRequest(
                     f"the notebook was not run from top to bottom ({disorder}): "
                     "restart the kernel and run all cells; no record was written."
                 )
-            written = records.write(Path(folder), record).name
+            written = records.write(records.kept(), record).name
         peak = record["peak_memory_bytes"]
         rows = {
             "chapter": self.slug,

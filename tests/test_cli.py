@@ -264,7 +264,7 @@ def test_run_defaults_to_quick_seed_0_and_takes_all_chapters(capsys, monkeypatch
     assert say(capsys, "run", "all", "--scheduler", "tcp://here:8786")[0] == 0
     assert seen["jobs"] == [("toy", "quick", 0)]
     assert seen["client"] == ("tcp://here:8786", 1)
-    assert (seen["root"], seen["again"]) == (Path("records"), False)
+    assert (seen["root"], seen["again"]) == (records.kept(), False)
 
 
 def test_run_that_fails_ends_with_1_and_says_why(capsys, monkeypatch):

@@ -260,7 +260,7 @@ def test_records_of_ones_own_join_the_books_and_replace_the_same_run(
     """Whoever names a folder for records still reads the verdicts of the book."""
     book, own = tmp_path / "book", tmp_path / "own"
     monkeypatch.setattr(records, "published", lambda: [book])
-    monkeypatch.delenv("ICLRTUT_RECORDS", raising=False)
+    monkeypatch.setenv("ICLRTUT_RECORDS", "")
     for seed in (0, 1):
         records.write(book, toy.record(seed=seed, commit="theirs"))
     for seed in (1, 2):
@@ -274,6 +274,19 @@ def test_records_of_ones_own_join_the_books_and_replace_the_same_run(
     assert [row["seeds"] for row in rows] == [3, 3, 3]
     few = records.read_all(own, book, names="toy/quick-*-2.json")
     assert [record["seed"] for record in few] == [2]
+
+
+def test_a_readers_records_have_a_folder_in_the_home(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setattr(records, "published", lambda: [tmp_path / "book"])
+    monkeypatch.delenv("ICLRTUT_RECORDS", raising=False)
+    own = records.kept()
+    assert own.is_relative_to(tmp_path)
+    assert records.folders() == [own, tmp_path / "book"]
+    records.write(own, toy.record())
+    assert len(records.read_all(*records.folders())) == 1
+    monkeypatch.setenv("ICLRTUT_RECORDS", "")
+    assert records.folders() == [tmp_path / "book"] and records.kept() == own
 
 
 def test_an_installed_copy_comes_before_a_folder_that_may_be_anybodys(

@@ -20,8 +20,8 @@ from iclrtut.errors import BadRequest, RunFailed
 @pytest.fixture(autouse=True)
 def _toy(monkeypatch, tmp_path):
     toy.install(monkeypatch)
-    for name in ("ICLRTUT_PROFILE", "ICLRTUT_RECORDS"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("ICLRTUT_PROFILE", raising=False)
+    monkeypatch.setenv("ICLRTUT_RECORDS", "")
     monkeypatch.setenv("ICLRTUT_CHECKPOINTS", str(tmp_path / "checkpoints"))
     checks.passed.clear()
     yield
@@ -288,7 +288,7 @@ def test_a_run_out_of_order_is_named_on_the_card_and_never_recorded(
         monkeypatch.setenv("ICLRTUT_RECORDS", str(tmp_path))
         with pytest.raises(BadRequest, match="top to bottom") as error:
             opened.card()
-        monkeypatch.delenv("ICLRTUT_RECORDS")
+        monkeypatch.setenv("ICLRTUT_RECORDS", "")
         assert sentence(error) and disorder in str(error.value)
     assert not list(tmp_path.iterdir())
     again = run.start("toy", "smoke")

@@ -276,7 +276,7 @@ def heed():
 @pytest.fixture
 def run(start):
     """Start `python -m iclrtut run`."""
-    words = ("iclrtut", "run", SLUG, "--profile", "smoke")
+    words = ("iclrtut", "run", SLUG, "--profile", "smoke", "--records", "records")
     return lambda *more: start(*words, *more, stderr=subprocess.PIPE)
 
 

@@ -99,10 +99,12 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--processes", default=1, type=int, help="how many at a time")
     where.add_argument("--scheduler", help="a Dask cluster, such as tcp://HOST:8786")
     runner.add_argument("--again", action="store_true", help="run recorded ones too")
-    runner.add_argument("--records", default=Path("records"), type=Path, help="folder")
+    runner.add_argument(
+        "--records", type=Path, help="folder of records (default: one of your own)"
+    )
     ledgerer = verb("ledger", show_ledger, "every claim with its verdict, from records")
     ledgerer.add_argument(
-        "--records", default=None, type=Path, help="folder of records"
+        "--records", type=Path, help="folder (default: your own with the book's)"
     )
     keeper = verb("data", keep_data, "list, fetch or verify the data sets")
     keeper.add_argument("action", choices=["list", "fetch", "verify"])
@@ -194,8 +196,10 @@ def run_chapters(arguments: argparse.Namespace) -> None:
         for profile in profiles
         for seed in arguments.seeds
     ]
+    folder = arguments.records or records.kept()
     with sweep.connect(arguments.scheduler, arguments.processes) as client:
-        sweep.record(client, jobs, arguments.records, arguments.again)
+        sweep.record(client, jobs, folder, arguments.again)
+    print(f"Records are in {folder}.")
 
 
 def show_ledger(arguments: argparse.Namespace) -> None:
