@@ -104,8 +104,8 @@ class Claim:
         source: where the paper says it.
         statistic: what is measured here, with its unit.
         rule: what decides.
-        paper: the paper's own number with its table or figure, or a sentence on why
-            there is none.
+        paper: the paper's own number with its table or figure, or "no number" and
+            why.
         kind: how the seeds speak. "mean": t interval and sign-flip test over seeds,
             which must agree. "share": of trials; the wider of the t interval over the
             seeds' shares and Wilson's over all trials. "always": the worst value of
@@ -127,6 +127,11 @@ class Claim:
     kind: Kind = "mean"
     log: bool = False
     same_inputs: bool = False
+
+    @property
+    def paper_has_one(self) -> bool:
+        """Whether the paper has a number to set beside ours."""
+        return not self.paper.startswith("no number")
 
     @property
     def number(self) -> str:

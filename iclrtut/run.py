@@ -148,7 +148,7 @@ class Run:
 
     def _row(self, claim: Claim, pool: list[dict[str, Any]]) -> list[str]:
         what = f"**{claim.id}** {claim.sentence} ({claim.source})."
-        what += f" *The paper: {claim.paper}.*"
+        what += f" *The paper: {claim.paper}.*" if claim.paper_has_one else ""
         entry = self.measured.get(claim.id)
         here = ledger.number(entry["value"]) if entry else "–"
         seeds = [r["claims"][claim.id] for r in pool if claim.id in r["claims"]]

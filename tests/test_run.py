@@ -221,6 +221,7 @@ def test_the_table_shows_interval_and_verdict_once_there_are_records(
     assert "undecided" in row
     assert "9" in row.split(" · ")
     assert "0.9 (table 2)" in repr(opened.claim("often", **toy.MEASURED["often"]))
+    assert "The paper" not in repr(opened.claims("faster"))
     assert len(opened.claims().rows) == 2 and len(opened.claims("better").rows) == 1
     assert opened.claims("faster").rows[0][-1] == "–", "not measured in this run"
 

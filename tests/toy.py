@@ -25,7 +25,7 @@ CHAPTER = claims.Chapter(
     settings={"smoke": Settings(1), "quick": Settings(10), "full": Settings(100)},
     claims=(
         claims.Claim(
-            "faster", "Is faster", "abstract", "seconds", claims.below(2), "none"
+            "faster", "Is faster", "abstract", "seconds", claims.below(2), "no number"
         ),
         claims.Claim(
             "better", "Is better", "table 1", "points", claims.above(0), "3 (table 1)"
