@@ -196,15 +196,16 @@ class Ledger(Page):
         """One claim."""
         from iclrtut import ledger
 
-        rule = chapter.claim(row["claim"]).rule
+        claim = chapter.claim(row["claim"])
+        paper = escape(claim.paper)
         number = f'<span class="number">{ledger.measured(row)}</span>'
         seeds = f"{row['seeds']} {'seed' if row['seeds'] == 1 else 'seeds'}"
         notes = ", ".join(filter(None, (seeds, ledger.beside(row))))
         cells = (
             f"<td><b>{escape(row['sentence'])}</b><small>{escape(row['statistic'])}. "
             f"<i>{escape(row['source'])}</i></small></td>",
-            f"<td>{escape(row['paper'])}</td>",
-            f"<td>{number}<small>{notes}</small>{whisker(row, rule)}</td>",
+            f"<td>{paper if claim.paper_has_one else f'<small>{paper}</small>'}</td>",
+            f"<td>{number}<small>{notes}</small>{whisker(row, claim.rule)}</td>",
             f"<td>{row['rule']}</td>",
             f"<td>{verdict(row['verdict'])}</td>",
         )
