@@ -146,7 +146,8 @@ def _noncentrality(seeds: int) -> float:
     def missing(nc: float) -> float:
         return float(stats.nct.sf(critical, seeds - 1, nc)) - POWER
 
-    return float(optimize.brentq(missing, 0.0, 4 * critical))
+    root = float(optimize.brentq(missing, 0.0, 4 * critical))
+    return round(root, 9)  # as far as versions of SciPy agree on it
 
 
 def holm(p: Sequence[float], alpha: float = ALPHA / 2) -> list[bool]:
