@@ -1,8 +1,9 @@
 """Data sets by name, as arrays, each with its licence, size and hashes.
 
-Two sets come inside libraries. The others are looked for in one folder and downloaded
-into it when they have a public home. Every array is checked against its recorded
-SHA-256 (CIFAR-10 from its home: the archive is); nothing is ever unpickled.
+Two sets come inside libraries and one inside this package. The others are looked for
+in one folder, and downloaded into it where what is recorded has a public home. Each
+array is checked against its recorded SHA-256 (CIFAR-10 from its home: the archive is).
+Nothing is ever unpickled.
 """
 
 import gzip
@@ -29,7 +30,8 @@ class Source(NamedTuple):
         name: the name that `load` takes.
         licence: on what terms it may be used.
         bytes: size of the download, or of the arrays where there is none.
-        home: where it comes from: a library, or the address of a folder.
+        home: where it comes from: a library, or the address of a folder; without a
+            mirror, what it was made from.
         mirror: a second address; empty where nothing is downloaded.
         about: keys, shapes, order and what to beware of.
         sha256: file name -> SHA-256 in hexadecimal, for every file it may come in.
@@ -53,13 +55,27 @@ IDX = {
     "test_labels": "t10k-labels-idx1-ubyte.gz",
 }
 CIFAR = "cifar-10-binary.tar.gz"
+SHIPPED = Path(__file__).with_name("shipped")
 PICTURES = ("astronaut", "brick", "camera", "chelsea", "coffee", "grass", "gravel")
+loaded: dict[str, str] = {}  # set -> fingerprint of what the current run loaded
 SOURCES = {
     entry["name"]: Source(**entry)
     for entry in json.loads(
         Path(__file__).with_name("sources.json").read_text(encoding="utf-8")
     )
 }
+
+
+LIBRARIES = {"digits": "sklearn", "photographs": "skimage"}
+
+
+def place(source: Source) -> str:
+    """Where a data set comes from, in words."""
+    if source.name in LIBRARIES or (SHIPPED / f"{source.name}.npz").is_file():
+        return f"comes with {source.home}"
+    if source.mirror:
+        return f"from {source.home}"
+    return f"has no public address in this form (it was made from {source.home})"
 
 
 def names() -> list[str]:
@@ -99,11 +115,24 @@ def load(name: str) -> dict[str, Any]:
         BadRequest: there is no set of that name.
         RunFailed: it cannot be had, or what is there is not what was recorded.
     """
+    source, here = info(name), fetch(name)
     if name == "digits":
-        return _checked(info(name), _digits(), fetch(name))
-    if name == "photographs":
-        return _checked(info(name), _photographs(fetch(name)), fetch(name))
-    return _read(info(name), fetch(name))
+        arrays = _checked(source, _digits(), here)
+    elif name == "photographs":
+        arrays = _checked(source, _photographs(here), here)
+    else:
+        arrays = _read(source, here)
+    loaded[name] = fingerprint(arrays)
+    return arrays
+
+
+def fingerprint(arrays: dict[str, Any]) -> str:
+    """SHA-256 of arrays: their names, types, shapes and values, in hexadecimal."""
+    digest = hashlib.sha256()
+    for key, array in sorted(arrays.items()):
+        digest.update(f"{key} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def pictures(channels: int, width: int, n: int, rng: np.random.Generator) -> Any:
@@ -161,8 +190,9 @@ def fetch(name: str) -> Path:
         return here
     if not source.mirror:
         raise RunFailed(
-            f"{name} is not on this machine and has no public address: put "
-            f"{name}.npz into {folder()}, or point ICLRTUT_DATA to its folder."
+            f"{name}, which only the profile full needs, is not on this machine and "
+            f"{place(source)}: put {name}.npz into {folder()}, or point ICLRTUT_DATA "
+            "to its folder."
         )
     for file in _archives(source):
         if not (folder() / name / file).is_file():
@@ -196,12 +226,13 @@ def _archives(source: Source) -> list[str]:
 
 
 def _find(source: Source) -> Path | None:
-    libraries = {"digits": "sklearn", "photographs": "skimage"}
-    if source.name in libraries:
-        spec = importlib.util.find_spec(libraries[source.name])
+    if source.name in LIBRARIES:
+        spec = importlib.util.find_spec(LIBRARIES[source.name])
         if spec is None or not spec.submodule_search_locations:
             raise RunFailed(f"{source.home} is missing: pip install {source.home}.")
         return Path(spec.submodule_search_locations[0])
+    if (shipped := SHIPPED / f"{source.name}.npz").is_file():
+        return shipped
     archives = [folder() / source.name / file for file in _archives(source)]
     packed = folder() / f"{source.name}.npz"
     with explained(packed, "read"):
@@ -255,6 +286,10 @@ def _checked(source: Source, arrays: dict[str, Any], path: Path) -> dict[str, An
 
 
 def _damaged(source: Source, path: Path, why: str) -> RunFailed:
+    if path.parent == SHIPPED:
+        return RunFailed(
+            f"{path} is not {source.name} as recorded ({why}): install iclrtut anew."
+        )
     remedy = "it is downloaded anew" if source.mirror else "put it there anew"
     return RunFailed(
         f"{path} is not {source.name} as recorded ({why}): delete it, and {remedy}."

@@ -11,21 +11,28 @@ from iclrtut.errors import BadRequest
 from iclrtut.files import explained, write_atomic
 from iclrtut.repository import TREE
 
-SCHEMA = 1
+SCHEMA = 2
 KEYS = {
     "schema", "chapter", "profile", "device", "device_name", "seed", "versions",
-    "commit", "seconds", "timings", "peak_memory_bytes", "claims",
+    "commit", "settings", "data", "seconds", "timings", "peak_memory_bytes", "claims",
 }  # fmt: skip
 
 
 def folders() -> list[Path]:
     """The folders from which verdicts are read; the first that has a record counts.
 
-    Records that the reader keeps (in the folder that `ICLRTUT_RECORDS` names) come
-    before those of the book, which an installed package holds a copy of.
+    Records that the reader keeps come before those of the book, which an installed
+    package holds a copy of. `ICLRTUT_RECORDS` set to nothing leaves the book's alone.
     """
-    own = os.environ.get("ICLRTUT_RECORDS")
-    return [*([Path(own)] if own else []), *published()]
+    own = [] if os.environ.get("ICLRTUT_RECORDS") == "" else [kept()]
+    return [*own, *published()]
+
+
+def kept() -> Path:
+    """Where the reader's records are kept: `ICLRTUT_RECORDS`, else in the home."""
+    named = os.environ.get("ICLRTUT_RECORDS")
+    home = Path.home() / ".local" / "share" / "iclrtut" / "records"
+    return Path(named).expanduser() if named else home
 
 
 def published() -> list[Path]:
@@ -56,19 +63,30 @@ def write(root: Path, record: dict[str, Any]) -> Path:
 def read(file: Path) -> dict[str, Any]:
     """Read one record.
 
+    Of schema 1, which kept neither, `settings` and `data` are None.
+
     Raises:
         BadRequest: not JSON, or of an unknown schema, chapter or claim.
         RunFailed: the file cannot be read.
     """
     try:
         with explained(file, "read"):
-            record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            record = _converted(json.loads(file.read_text(encoding="utf-8")))
     except ValueError as error:
         raise BadRequest(
             f"{file} is not JSON ({error}): delete it and run again."
         ) from None
     _validate(record, file)
-    return record
+    return record  # type: ignore[no-any-return]
+
+
+def plain(settings: Any) -> Any:
+    """Settings as JSON gives them back: maps for named tuples, lists for others."""
+    if hasattr(settings, "_asdict"):
+        return {name: plain(value) for name, value in settings._asdict().items()}
+    if isinstance(settings, (list, tuple)):
+        return [plain(each) for each in settings]
+    return settings
 
 
 def read_all(*roots: Path, names: str = "*/*.json") -> list[dict[str, Any]]:
@@ -90,6 +108,20 @@ def read_all(*roots: Path, names: str = "*/*.json") -> list[dict[str, Any]]:
         if not file.name.startswith("bench-")
     }
     return [read(files[name]) for name in sorted(files)]
+
+
+def _converted(record: Any) -> Any:
+    """What was read, a record of schema 1 in the form of schema 2.
+
+    Where an accuracy had an interval over its inputs, `value` was the lower end of it.
+    """
+    if not isinstance(record, dict) or record.get("schema") != 1:
+        return record
+    measured = record.get("claims")
+    for numbers in measured.values() if isinstance(measured, dict) else ():
+        if isinstance(numbers, dict) and {"accuracy", "low", "high"} <= set(numbers):
+            numbers["value"] = numbers["accuracy"]
+    return record | {"schema": SCHEMA, "settings": None, "data": None}
 
 
 def _validate(record: Any, file: Path) -> None:
@@ -119,18 +151,16 @@ def _validate(record: Any, file: Path) -> None:
         isinstance(each, dict) and all(map(_is_finite, each.values())) for each in maps
     ):
         refuse("its timings or claims are not maps from names to finite numbers")
+    if not all(isinstance(record[k], dict | None) for k in ("settings", "data")):
+        refuse("its settings or data are no maps")
     if not _is_finite(record["seconds"]):
         refuse(f"its seconds are {record['seconds']!r}, which is no number")
     known = {claim.id: claim for claim in claims.chapter(record["chapter"]).claims}
     for id, numbers in measured.items():
         if id not in known:
             refuse(f"{record['chapter']} declares no claim {id!r}")
-        share = known[id].share
-        needed = {"value", "successes", "trials"} if share else {"value"}
-        if not needed <= set(numbers):
-            refuse(f"claim {id!r} lacks {sorted(needed - set(numbers))}")
-        if share and not 0 <= numbers["successes"] <= numbers["trials"] >= 1:
-            refuse(f"claim {id!r} is no share of trials: {numbers}")
+        if fault := known[id].fault(numbers):
+            refuse(f"claim {id!r} {fault}")
 
 
 def _is_finite(value: Any) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from iclrtut import checks, claims, ledger, records
+from iclrtut import checks, claims, data, ledger, records
 from iclrtut.claims import Claim, Measurements
 from iclrtut.errors import BadRequest
 from iclrtut.repository import commit
@@ -89,7 +89,8 @@ class Run:
         Args:
             id: the claim's id.
             value: the declared statistic.
-            numbers: what it was computed from; a share needs `successes` and `trials`.
+            numbers: what it was computed from; some kinds of claims need more of them,
+                see `iclrtut.claims.Claim.needed`.
 
         Raises:
             BadRequest: the claim is not declared, or a number is missing or not
@@ -116,20 +117,15 @@ class Run:
 
     def _measurement(self, id: str, numbers: Mapping[str, float]) -> dict[str, float]:
         """The numbers as they are kept, once they are known to fit the claim."""
-        share = self.chapter.claim(id).share
+        claim = self.chapter.claim(id)
         entry = {name: float(number) for name, number in numbers.items()}
-        if "value" not in entry:
-            raise BadRequest(f"claim {id!r} was given {sorted(entry)}: add value.")
         if not np.isfinite(list(entry.values())).all():
             raise BadRequest(
                 f"claim {id!r} measured {entry}, which is not finite: look at the "
                 "training above, and lower the learning rate if it diverged."
             )
-        if share and not {"successes", "trials"} <= set(entry):
-            raise BadRequest(
-                f"claim {id!r} is a share and was given {sorted(entry)}: add successes "
-                "and trials."
-            )
+        if fault := claim.fault(entry):
+            raise BadRequest(f"claim {id!r} {fault}: look at what measures it.")
         return entry
 
     def claims(self, *ids: str) -> Table:
@@ -143,28 +139,29 @@ class Run:
         """
         shown = [self.chapter.claim(id) for id in ids or self.measured]
         statistics = "; ".join(dict.fromkeys(claim.statistic for claim in shown))
-        interval = "95 % interval over seeds"
-        head = ["claim", "verdict", interval, "holds when", "this run"]
+        head = ["claim", "verdict", "over all seeds", "holds when the", "this run"]
         names = f"{self.slug}/{self.profile}-{self.device.type}-*.json"
         recorded = records.read_all(*records.folders(), names=names)
-        rows = [self._row(claim, recorded) for claim in shown]
+        pool = ledger.counting(recorded, records.plain(self.settings))
+        rows = [self._row(claim, pool) for claim in shown]
         return Table(head, rows, f"*Measured: {statistics}.*")
 
-    def _row(self, claim: Claim, recorded: list[dict[str, Any]]) -> list[str]:
-        paper = f" *The paper: {claim.paper}.*" if claim.paper else ""
-        what = f"**{claim.id}** {claim.sentence} ({claim.source}).{paper}"
+    def _row(self, claim: Claim, pool: list[dict[str, Any]]) -> list[str]:
+        what = f"**{claim.id}** {claim.sentence} ({claim.source})."
+        what += f" *The paper: {claim.paper}.*" if claim.paper_has_one else ""
         entry = self.measured.get(claim.id)
         here = ledger.number(entry["value"]) if entry else "–"
-        over_seeds = [
-            r["claims"][claim.id] for r in recorded if claim.id in r["claims"]
-        ]
-        row = ledger.row(self.chapter, claim, over_seeds) if over_seeds else None
-        interval = f"{ledger.measured(row)}, n = {row['seeds']}" if row else "–"
-        verdict = f"**{row['verdict']}**" if row else "no records yet"
+        seeds = [r["claims"][claim.id] for r in pool if claim.id in r["claims"]]
+        verdict, interval = "no records yet", "–"
         if self.profile not in ledger.JUDGED:
-            interval, verdict = "–", f"not judged ({self.profile})"
-        rule = f"{claim.rule.side} {ledger.number(claim.rule.bound)}"
-        return [what, verdict, interval, rule, here]
+            verdict = f"not judged ({self.profile})"
+        elif seeds:
+            row = ledger.row(self.chapter, claim, self.profile, seeds)
+            verdict = f"**{row['verdict']}**"
+            interval = f"{ledger.measured(row)}, n = {row['seeds']}"
+            if notes := ledger.beside(row):
+                interval += f" ({notes})"
+        return [what, verdict, interval, claim.holds_when, here]
 
     @contextmanager
     def exercise(self, number: int) -> Iterator[None]:
@@ -198,13 +195,13 @@ class Run:
         record = self.record()
         disorder = self._disorder()
         written = "no: set ICLRTUT_RECORDS to a folder to keep it"
-        if folder := os.environ.get("ICLRTUT_RECORDS"):
+        if os.environ.get("ICLRTUT_RECORDS"):
             if disorder:
                 raise BadRequest(
                     f"the notebook was not run from top to bottom ({disorder}): "
                     "restart the kernel and run all cells; no record was written."
                 )
-            written = records.write(Path(folder), record).name
+            written = records.write(records.kept(), record).name
         peak = record["peak_memory_bytes"]
         rows = {
             "chapter": self.slug,
@@ -232,6 +229,8 @@ class Run:
             "seed": self.seed,
             "versions": _versions(),
             "commit": commit(),
+            "settings": records.plain(self.settings),
+            "data": dict(data.loaded),
             "seconds": time.perf_counter() - self._start,
             "timings": self.timings,
             "peak_memory_bytes": _peak_memory(self.device),
@@ -267,6 +266,7 @@ def start(slug: str, profile: str = "quick", seed: int = 0) -> Run:
     _refuse_misspelt_parameters()
     run = Run(claims.chapter(slug), profile, seed)
     checks.passed.clear()
+    data.loaded.clear()
     torch.manual_seed(seed)
     np.random.seed(seed)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

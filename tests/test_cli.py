@@ -191,14 +191,22 @@ def test_ledger_shows_every_verdict(capsys, tmp_path):
         records.write(tmp_path / "records", toy.record(seed=seed))
     code, out, _ = say(capsys, "ledger")
     lines = out.splitlines()
-    assert code == 0 and len(lines) == 3
+    assert code == 0 and len(lines) == 4
     assert lines[0] == (
-        "toy quick-cpu faster: 1.500 [1.500, 1.500], 3 seeds; holds when the 95 % "
-        "interval lies below 2: holds"
+        "toy quick-cpu faster: 1.5, 3 seeds (all seeds read the same); holds when the "
+        "mean is below 2: undecided"
     )
+    assert lines[2].startswith("toy quick-cpu often: 0.80 [0.")
+    assert lines[2].endswith("3 seeds; holds when the share is above 0.5: holds")
+    assert lines[3].startswith("3 claims are judged by an interval.")
     rows = json.loads(say(capsys, "ledger", "--json")[1])
-    assert [row["verdict"] for row in rows] == ["holds"] * 3
-    assert rows[0]["seeds"] == 3
+    assert [row["verdict"] for row in rows] == ["undecided", "undecided", "holds"]
+    assert (rows[0]["seeds"], rows[0]["values"]) == (3, [1.5] * 3)
+    assert (rows[0]["kind"], rows[2]["kind"]) == ("mean", "share")
+    other = toy.record(seed=3, data={"digits": "1" * 64})
+    records.write(tmp_path / "records", other)
+    said = "toy quick-cpu: 1 run with other data or settings left out."
+    assert say(capsys, "ledger")[1].splitlines()[3] == said
 
 
 def test_the_ledger_of_one_seed_is_json_without_nan(capsys, tmp_path):
@@ -256,7 +264,7 @@ def test_run_defaults_to_quick_seed_0_and_takes_all_chapters(capsys, monkeypatch
     assert say(capsys, "run", "all", "--scheduler", "tcp://here:8786")[0] == 0
     assert seen["jobs"] == [("toy", "quick", 0)]
     assert seen["client"] == ("tcp://here:8786", 1)
-    assert (seen["root"], seen["again"]) == (Path("records"), False)
+    assert (seen["root"], seen["again"]) == (records.kept(), False)
 
 
 def test_run_that_fails_ends_with_1_and_says_why(capsys, monkeypatch):

@@ -199,13 +199,14 @@ def test_no_file_is_large():
 def test_nothing_built_is_kept():
     names = {file.relative_to(TREE).as_posix() for file in tracked()}
     assert not [n for n in names if n.startswith(("_build/", ".venv/"))]
-    assert not [n for n in names if n.endswith((".pyc", ".pt", ".npz"))]
+    shipped = {"iclrtut/shipped/tuebingen_pairs.npz"}
+    assert {n for n in names if n.endswith((".pyc", ".pt", ".npz"))} == shipped
 
 
 # Lines of code, declarations left out: what is longer has to be split.
 FOLDER, FILE = 850, 450
 # Chapters from before there was a limit; no other chapter may be added here.
-LARGE = {"meta_transfer": 1460}
+LARGE = {"meta_transfer": 1430}
 
 
 def rows(file):
@@ -263,7 +264,7 @@ SHARED = {
 }
 # Modules that serve every chapter alike, through `run`, the notebooks or the site.
 HOUSE = {"checkpoint", "claims", "errors", "files", "ledger", "records", "run"}
-HOUSE |= {"repository"}
+HOUSE |= {"intervals", "repository"}
 
 
 def test_what_is_shared_is_used_by_two_chapters():

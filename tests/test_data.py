@@ -275,31 +275,71 @@ def test_a_damaged_archive_is_told(home, server, small_mnist):
 
 
 def test_a_set_without_an_address_names_file_and_folder(home):
-    with pytest.raises(RunFailed, match=f"put clothing32.npz into {home}"):
+    said = rf"no public address.*made from github\.com/.*put clothing32.npz into {home}"
+    with pytest.raises(RunFailed, match=said):
         data.load("clothing32")
     with pytest.raises(RunFailed, match=f"notmnist is not in {home}: fetch it"):
         data.verify("notmnist")
-    with pytest.raises(
-        RunFailed, match=r"put tuebingen_pairs\.npz into .*ICLRTUT_DATA"
-    ):
-        data.fetch("tuebingen_pairs")
 
 
-def test_cause_effect_pairs_lie_one_behind_the_other(home, monkeypatch):
-    sizes, rng = [5, 7, 4], np.random.default_rng(0)
-    arrays = {
-        "cause": rng.random(16),
-        "effect": rng.random(16),
-        "offsets": np.cumsum([0, *sizes]),
-        "cause_name": np.array(["age", "height above sea", "age"]),
-    }
-    np.savez(home / "tuebingen_pairs.npz", **arrays)
-    with pytest.raises(RunFailed, match="SHA-256 of cause is another"):
+# What comes with the package or its libraries; `quick` loads no other set.
+EMBEDDED = ("digits", "photographs", "tuebingen_pairs")
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_embedded_sets_need_no_folder_and_no_network(home, name):
+    """A file of that name in the reader's folder is not looked at."""
+    (home / f"{name}.npz").write_bytes(b"anything")
+    data.verify(name)
+    assert data.place(data.info(name)).startswith("comes with ")
+
+
+def test_every_other_set_has_a_home_or_says_that_it_has_none():
+    for source in (data.info(name) for name in data.names() if name not in EMBEDDED):
+        expected = f"from {source.home}" if source.mirror else "has no public address"
+        assert data.place(source).startswith(expected)
+
+
+def test_a_damaged_copy_in_the_package_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "SHIPPED", tmp_path)
+    (tmp_path / "tuebingen_pairs.npz").write_bytes(b"")
+    with pytest.raises(RunFailed, match="install iclrtut anew"):
         data.load("tuebingen_pairs")
-    recorded = {key: digest(array.tobytes()) for key, array in arrays.items()}
-    source = data.info("tuebingen_pairs")._replace(arrays=recorded)
-    monkeypatch.setitem(data.SOURCES, "tuebingen_pairs", source)
-    assert_equal(data.load("tuebingen_pairs"), arrays)
+
+
+def test_cause_effect_pairs_lie_one_behind_the_other():
+    found = data.load("tuebingen_pairs")
+    ends = found["offsets"]
+    assert ends[0] == 0 and (np.diff(ends) >= 20).all()
+    assert ends[-1] == len(found["cause"]) == len(found["effect"])
+    for key in ("pair_id", "weight", "cause_name", "effect_name", "dataset"):
+        assert len(found[key]) == len(ends) - 1 == 99
+
+
+def test_a_fingerprint_knows_names_types_shapes_and_values():
+    base = {"a": np.arange(6.0).reshape(2, 3), "b": np.array(["x", "yz"])}
+    others = [
+        {"c": base["a"], "b": base["b"]},
+        {"a": base["a"]},
+        base | {"a": base["a"].astype(np.float32)},
+        base | {"a": base["a"].T},
+        base | {"a": base["a"].reshape(3, 2)},
+        base | {"a": base["a"] + 1e-15},
+        base | {"b": np.array(["x", "yy"])},
+        {},
+    ]
+    found = [data.fingerprint(each) for each in (base, *others)]
+    assert len(set(found)) == len(found)
+    again = {"b": base["b"].copy(), "a": np.asfortranarray(base["a"])}
+    assert data.fingerprint(again) == found[0]
+
+
+def test_what_is_loaded_is_noted():
+    data.loaded.clear()
+    digits = data.load("digits")
+    data.pictures(1, 8, 2, np.random.default_rng(0))
+    assert list(data.loaded) == ["digits", "photographs"]
+    assert data.loaded["digits"] == data.fingerprint(digits)
 
 
 def test_cifar_from_the_official_archive(home, server, monkeypatch):

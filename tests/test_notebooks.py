@@ -10,7 +10,7 @@ import papermill
 import pytest
 from conftest import sample
 
-from iclrtut import claims, records
+from iclrtut import claims, data, records
 from iclrtut.commands import execute
 from iclrtut.errors import RunFailed
 
@@ -48,6 +48,8 @@ def test_the_record_is_valid_and_holds_every_claim(executed):
     declared = [claim.id for claim in claims.chapter(slug).claims]
     assert sorted(record["claims"]) == sorted(declared)
     assert (record["profile"], record["seed"]) == ("smoke", SEED)
+    sources = [data.info(name) for name in record["data"]]
+    assert all(data.place(source).startswith("comes with ") for source in sources)
     assert record["seconds"] > 0
     assert all(seconds > 0 for seconds in record["timings"].values())
     assert record["peak_memory_bytes"] is None or record["peak_memory_bytes"] > 0
@@ -86,11 +88,11 @@ def small(tmp_path, monkeypatch):
             break
     declared = [claim.id for claim in claims.chapter(FIRST).claims]
     code = nbformat.v4.new_code_cell
-    shares = {c.id for c in claims.chapter(FIRST).claims if c.share}
 
     def measure(id):
-        more = ", successes=1, trials=2" if id in shares else ""
-        return code(f"run.claim({id!r}, 0.5{more})")
+        needed = claims.chapter(FIRST).claim(id).needed
+        numbers = {name: 2 if name == "trials" else 0.5 for name in sorted(needed)}
+        return code(f"run.claim({id!r}, **{numbers})")
 
     check = "from iclrtut.checks import close\nclose({!r}, 'one', 1, 1, tol=0)"
     notebook = nbformat.v4.new_notebook(metadata=written.metadata)

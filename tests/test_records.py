@@ -1,12 +1,15 @@
 """Records: whole, valid, or refused with the file's name; and the ledger over them."""
 
+import importlib
 import json
 import math
 import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import toy
@@ -47,7 +50,7 @@ def test_a_file_name_without_a_folder_is_refused_and_not_a_crash(tmp_path, monke
 
 
 CHANGES = {
-    "schema": {"schema": 2},
+    "schema": {"schema": records.SCHEMA + 1},
     "no schema": {"schema": None},
     "an added key": {"colour": "red"},
     "another chapter": {"chapter": "nothing"},
@@ -55,6 +58,8 @@ CHANGES = {
     "another seed than the name": {"seed": 1},
     "a folder in the device": {"device": "../cpu"},
     "an unknown claim": {"claims": {"slower": {"value": 1.0}}},
+    "a list of settings": {"settings": [1]},
+    "a word for data": {"data": "digits"},
     "a claim without value": {"claims": {"faster": {"seconds": 1.0}}},
     "a share without trials": {"claims": {"often": {"value": 1.0, "successes": 1}}},
     "a share of nothing": {
@@ -136,6 +141,57 @@ def test_whatever_stands_under_a_key_is_read_or_refused(tmp_path, key, junk):
         assert "quick-cpu-0.json" in str(error)
 
 
+def old(**changes):
+    """A record as schema 1 had it."""
+    made = toy.record(schema=1, **changes)
+    del made["settings"], made["data"]
+    return made
+
+
+def test_a_record_of_schema_1_is_read_and_says_that_it_knows_less(tmp_path):
+    found = records.read(keep(tmp_path, json.dumps(old())))
+    assert found == toy.record(settings=None, data=None)
+    records.write(tmp_path, found)
+    assert records.read(tmp_path / NAME) == found
+
+
+def test_what_was_the_end_of_an_interval_becomes_its_middle(tmp_path):
+    """Schema 1 kept the lower end of an accuracy's interval as the value."""
+    measured = {"value": 0.4, "low": 0.4, "accuracy": 0.6, "high": 0.7}
+    made = old(claims={"better": dict(measured)})
+    read = records.read(keep(tmp_path, json.dumps(made)))
+    assert read["claims"]["better"] == measured | {"value": 0.6}
+    now = toy.record(claims={"better": dict(measured)})
+    assert records.read(keep(tmp_path, json.dumps(now))) == now
+
+
+def test_every_record_of_the_book_is_read(monkeypatch):
+    monkeypatch.undo()
+    files = [f for f in TREE.glob("records/*/*.json") if f.stem[:5] != "bench"]
+    read = records.read_all(TREE / "records")
+    assert len(read) == len(files) > 0
+    assert {r["chapter"] for r in read} <= {file.parent.name for file in files}
+
+
+def test_settings_become_what_json_gives_back():
+    class Part(NamedTuple):
+        sizes: tuple[int, ...] = (1, 2)
+        name: str = "a"
+
+    class Whole(NamedTuple):
+        part: Part = Part()
+        rates: tuple[float, float] = (0.1, 1e-3)
+        at: None = None
+
+    plain = records.plain(Whole())
+    part = {"sizes": [1, 2], "name": "a"}
+    assert plain == {"part": part, "rates": [0.1, 0.001], "at": None}
+    for slug in ("meta_transfer", "energy_based_classifier"):
+        module = importlib.import_module(f"iclrtut.chapters.{slug}")
+        settings = records.plain(module.CHAPTER.settings["quick"])
+        assert json.loads(json.dumps(settings)) == settings
+
+
 def test_a_failed_write_leaves_the_old_record(tmp_path):
     file = records.write(tmp_path, toy.record())
     before = file.read_bytes()
@@ -204,7 +260,7 @@ def test_records_of_ones_own_join_the_books_and_replace_the_same_run(
     """Whoever names a folder for records still reads the verdicts of the book."""
     book, own = tmp_path / "book", tmp_path / "own"
     monkeypatch.setattr(records, "published", lambda: [book])
-    monkeypatch.delenv("ICLRTUT_RECORDS", raising=False)
+    monkeypatch.setenv("ICLRTUT_RECORDS", "")
     for seed in (0, 1):
         records.write(book, toy.record(seed=seed, commit="theirs"))
     for seed in (1, 2):
@@ -218,6 +274,19 @@ def test_records_of_ones_own_join_the_books_and_replace_the_same_run(
     assert [row["seeds"] for row in rows] == [3, 3, 3]
     few = records.read_all(own, book, names="toy/quick-*-2.json")
     assert [record["seed"] for record in few] == [2]
+
+
+def test_a_readers_records_have_a_folder_in_the_home(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setattr(records, "published", lambda: [tmp_path / "book"])
+    monkeypatch.delenv("ICLRTUT_RECORDS", raising=False)
+    own = records.kept()
+    assert own.is_relative_to(tmp_path)
+    assert records.folders() == [own, tmp_path / "book"]
+    records.write(own, toy.record())
+    assert len(records.read_all(*records.folders())) == 1
+    monkeypatch.setenv("ICLRTUT_RECORDS", "")
+    assert records.folders() == [tmp_path / "book"] and records.kept() == own
 
 
 def test_an_installed_copy_comes_before_a_folder_that_may_be_anybodys(
@@ -237,18 +306,26 @@ def test_an_installed_copy_comes_before_a_folder_that_may_be_anybodys(
 # The ledger
 
 
-def fill(root, seeds, profile="quick", device="cpu", shift=0.0):
+def fill(root, seeds, profile="quick", device="cpu", shift=0.0, **changes):
     """Records of several seeds: `better` is seed + 1 + shift."""
+    settings = {"steps": toy.CHAPTER.settings[profile].steps}
     for seed in seeds:
         measured = toy.record()["claims"]
         measured["better"]["value"] = seed + 1 + shift
         kind = {"profile": profile, "device": device, "seed": seed}
-        records.write(root, toy.record(**kind, claims=measured))
+        made = toy.record(**kind, claims=measured, settings=settings)
+        records.write(root, made | changes)
+
+
+def judged(root):
+    """(profile, device) -> the row of `better`."""
+    rows = [row for row in ledger.rows(root) if row["claim"] == "better"]
+    return {(row["profile"], row["device"]): row for row in rows}
 
 
 def test_the_ledger_judges_each_profile_and_device_apart(tmp_path):
-    fill(tmp_path, range(5))
-    fill(tmp_path, range(3), device="cuda", shift=-20)
+    fill(tmp_path, range(8))
+    fill(tmp_path, range(7), device="cuda", shift=-20)
     fill(tmp_path, range(1), profile="full")
     fill(tmp_path, range(4), profile="smoke")
     rows = ledger.rows(tmp_path)
@@ -256,13 +333,93 @@ def test_the_ledger_judges_each_profile_and_device_apart(tmp_path):
     ids = [claim.id for claim in toy.CHAPTER.claims]
     found = [((r["profile"], r["device"]), r["claim"]) for r in rows]
     assert found == [(kind, id) for kind in kinds for id in ids]
-    better = {(r["profile"], r["device"]): r for r in rows if r["claim"] == "better"}
-    row = better["quick", "cpu"]
-    interval = claims.mean_interval([1, 2, 3, 4, 5])
-    assert (row["mean"], row["low"], row["high"]) == interval
-    assert (row["seeds"], row["verdict"]) == (5, claims.HOLDS)
+    better = judged(tmp_path)
+    row, values = better["quick", "cpu"], list(range(1, 9))
+    expected = toy.CHAPTER.claim("better").judge([{"value": v} for v in values])
+    assert (row["mean"], row["low"], row["high"]) == expected.interval
+    assert row["values"] == values and row["sign_flip"] == expected.sign_flip
+    assert (row["seeds"], row["apart"], row["verdict"]) == (8, 0, claims.HOLDS)
     assert better["quick", "cuda"]["verdict"] == claims.FAILS
     assert better["full", "cpu"]["verdict"] == claims.UNDECIDED
+
+
+OTHER = {"data": {"digits": "1" * 64}}
+TUNED = {"settings": {"steps": 11}}
+UNKNOWN = {"settings": None, "data": None}
+
+
+@pytest.mark.parametrize(
+    ("groups", "seeds"),
+    [
+        ([({}, 3), (OTHER, 2)], [0, 1, 2]),
+        ([({}, 2), (OTHER, 3)], [2, 3, 4]),
+        ([({}, 2), (TUNED, 5)], [0, 1]),
+        ([({}, 2), (UNKNOWN, 3)], [2, 3, 4]),
+        ([({}, 3), (UNKNOWN, 3)], [0, 1, 2]),
+        ([(UNKNOWN, 1), (TUNED, 4)], [0]),
+        ([(UNKNOWN, 2), (TUNED, 2), (OTHER, 2), ({"data": {}}, 3)], [6, 7, 8]),
+    ],
+)
+def test_records_of_other_data_or_settings_are_never_pooled(tmp_path, groups, seeds):
+    """The larger pool counts, that of the declared settings first."""
+    start = 0
+    for changes, many in groups:
+        fill(tmp_path, range(start, start + many), **changes)
+        start += many
+    (row,) = judged(tmp_path).values()
+    assert row["values"] == [seed + 1 for seed in seeds]
+    assert row["apart"] == start - len(seeds)
+
+
+def test_a_strangers_records_change_no_verdict(tmp_path):
+    """Seven runs of the book hold; five of other data, far off, stand apart."""
+    fill(tmp_path / "book", range(7))
+    before = judged(tmp_path / "book")["quick", "cpu"]
+    fill(tmp_path / "own", range(20, 25), shift=-500, **OTHER)
+    roots = tmp_path / "own", tmp_path / "book"
+    (after,) = (row for row in ledger.rows(*roots) if row["claim"] == "better")
+    assert after == before | {"apart": 5} and after["verdict"] == claims.HOLDS
+
+
+def test_seeds_that_overlap_are_corrected_and_said_to_be(monkeypatch, tmp_path):
+    fill(tmp_path, range(8))
+    plain = judged(tmp_path)["quick", "cpu"]
+    overlapping = replace(toy.CHAPTER, overlap={"quick": 0.5})
+    monkeypatch.setattr(claims, "chapter", lambda slug: overlapping)
+    wide = judged(tmp_path)["quick", "cpu"]
+    factor = (wide["high"] - wide["low"]) / (plain["high"] - plain["low"])
+    assert factor == pytest.approx(math.sqrt((1 / 8 + 0.5) / (1 / 8)))
+    assert ledger.corrected(wide) and not ledger.corrected(plain)
+
+
+def rows_of(*pairs):
+    """Rows of a ledger, from one-sided p and verdict."""
+    return [{"p": p, "verdict": verdict} for p, verdict in pairs]
+
+
+def test_what_holds_by_luck_is_counted_over_all_claims_with_an_interval():
+    hold, fails, none = claims.HOLDS, claims.FAILS, math.nan
+    rows = rows_of((0.001, hold), (0.02, hold), (0.999, fails), (none, hold), (1, "?"))
+    found = ledger.luck(rows)
+    assert found == (4, pytest.approx(0.1), 2, 1)
+    assert ledger.luck([]) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([1.0, -2.0, 0.5], ["sign-flip p", "10 seeds would see a distance of"]),
+        ([1.0, 1.0], ["all seeds read the same"]),
+        ([1.0, 1.4, 0.7, 2.0, 0.9, 1.1, 1.6], ["sign-flip p"]),
+        ([1.0], []),
+    ],
+)
+def test_beside_an_interval_stands_what_the_seeds_could_tell(values, said):
+    measured = [{"value": v} for v in values]
+    row = ledger.row(toy.CHAPTER, toy.CHAPTER.claim("better"), "quick", measured)
+    notes = [note for note in ledger.beside(row).split(", ") if note]
+    assert len(notes) == len(said)
+    assert all(note.startswith(word) for note, word in zip(notes, said, strict=True))
 
 
 def test_the_ledger_leaves_out_what_nobody_measured(tmp_path):
@@ -273,14 +430,14 @@ def test_the_ledger_leaves_out_what_nobody_measured(tmp_path):
 
 def test_a_row_says_everything_that_its_claim_says():
     claim = toy.CHAPTER.claim("often")
-    row = ledger.row(toy.CHAPTER, claim, [toy.MEASURED["often"]])
+    row = ledger.row(toy.CHAPTER, claim, "quick", [toy.MEASURED["often"]])
     said = {k: row[k] for k in ("sentence", "source", "paper", "statistic", "rule")}
     assert said == {
         "sentence": claim.sentence,
         "source": claim.source,
         "paper": claim.paper,
         "statistic": claim.statistic,
-        "rule": str(claim.rule),
+        "rule": claim.holds_when,
     }
 
 

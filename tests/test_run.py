@@ -12,15 +12,15 @@ import torch
 import toy
 
 import iclrtut
-from iclrtut import checks, records, run
+from iclrtut import checks, data, records, run
 from iclrtut.errors import BadRequest, RunFailed
 
 
 @pytest.fixture(autouse=True)
 def _toy(monkeypatch, tmp_path):
     toy.install(monkeypatch)
-    for name in ("ICLRTUT_PROFILE", "ICLRTUT_RECORDS"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("ICLRTUT_PROFILE", raising=False)
+    monkeypatch.setenv("ICLRTUT_RECORDS", "")
     monkeypatch.setenv("ICLRTUT_CHECKPOINTS", str(tmp_path / "checkpoints"))
     checks.passed.clear()
     yield
@@ -168,7 +168,7 @@ def test_a_claim_that_is_not_finite_is_refused(numbers):
 
 def test_a_share_needs_its_trials():
     opened = run.start("toy", "smoke")
-    with pytest.raises(BadRequest, match="add successes and trials") as error:
+    with pytest.raises(BadRequest, match="lacks successes, trials") as error:
         opened.claim("often", 0.5)
     assert sentence(error) and opened.measured == {}
 
@@ -183,7 +183,7 @@ def test_a_measurement_of_several_claims_is_recorded_whole_or_not_at_all():
     empty = run.start("toy", "smoke")
     for wrong, why in (
         ({"faster": {"value": 1}, "fast": {"value": 2}}, "declares no claim 'fast'"),
-        ({"faster": {"value": 1}, "better": {"before": 2}}, "add value"),
+        ({"faster": {"value": 1}, "better": {"before": 2}}, "lacks value"),
         ({"faster": {"value": 1}, "better": {"value": math.inf}}, "not finite"),
         ({}, "measures no claim"),
     ):
@@ -197,7 +197,7 @@ def test_a_claim_takes_tensors_and_shows_its_row():
     table = opened.claim("better", torch.tensor(2.0), before=np.float32(1.0))
     assert opened.measured["better"] == {"value": 2.0, "before": 1.0}
     text, markdown = repr(table), table._repr_markdown_()
-    for part in ("Is better", "table 1", "above 0", "not judged (smoke)"):
+    for part in ("Is better", "3 (table 1)", "mean is above 0", "not judged (smoke)"):
         assert part in text and part in markdown
     assert "points" in markdown
     assert "\n| --- | --- | --- | --- | --- |\n" in markdown
@@ -216,9 +216,11 @@ def test_the_table_shows_interval_and_verdict_once_there_are_records(
         records.write(tmp_path, made)
         records.write(tmp_path, made | {"profile": "full"})
     row = repr(opened.claim("better", 9.0))
-    assert "2.0 [−0.5, 4.5], n = 3" in row and "undecided" in row
+    assert "2.0 [−0.5, 4.5], n = 3 (sign-flip p = 0.25, 10 seeds would see" in row
+    assert "undecided" in row
     assert "9" in row.split(" · ")
     assert "0.9 (table 2)" in repr(opened.claim("often", **toy.MEASURED["often"]))
+    assert "The paper" not in repr(opened.claims("faster"))
     assert len(opened.claims().rows) == 2 and len(opened.claims("better").rows) == 1
     assert opened.claims("faster").rows[0][-1] == "–", "not measured in this run"
 
@@ -238,10 +240,35 @@ def test_the_card_keeps_a_valid_record_only_when_asked(monkeypatch, tmp_path):
     assert name in repr(opened.card())
     kept = records.read(tmp_path / "toy" / name)
     assert kept["claims"] == toy.MEASURED
+    assert kept["settings"] == {"steps": 1}
     assert kept["seconds"] > kept["timings"]["training"] >= 0
     assert kept["versions"]["torch"] == torch.__version__
     assert kept["peak_memory_bytes"] is None or kept["peak_memory_bytes"] > 2**20
     assert len(kept["commit"]) >= 7
+
+
+def test_a_record_has_the_fingerprints_of_the_data_that_its_run_loaded():
+    """Of this run alone, and of the settings that it ran with."""
+    opened = run.start("toy", "smoke")
+    assert opened.record()["data"] == {}
+    opened.settings = toy.Settings(3)
+    digits = data.load("digits")
+    record = opened.record()
+    assert record["data"] == {"digits": data.fingerprint(digits)}
+    assert record["settings"] == {"steps": 3}
+    assert run.start("toy", "smoke").record()["data"] == {}
+
+
+def test_the_table_leaves_out_runs_of_other_settings(monkeypatch, tmp_path):
+    opened = run.start("toy", "quick")
+    monkeypatch.setenv("ICLRTUT_RECORDS", str(tmp_path))
+    kind = opened.device.type
+    for seed, steps in enumerate((10, 11, 11)):
+        made = toy.record(seed=seed, device=kind, settings={"steps": steps})
+        records.write(tmp_path, made)
+    assert "n = 1" in repr(opened.claim("better", 9.0))
+    opened.settings = toy.Settings(11)
+    assert "n = 2" in repr(opened.claims("better"))
 
 
 def test_a_run_out_of_order_is_named_on_the_card_and_never_recorded(
@@ -261,7 +288,7 @@ def test_a_run_out_of_order_is_named_on_the_card_and_never_recorded(
         monkeypatch.setenv("ICLRTUT_RECORDS", str(tmp_path))
         with pytest.raises(BadRequest, match="top to bottom") as error:
             opened.card()
-        monkeypatch.delenv("ICLRTUT_RECORDS")
+        monkeypatch.setenv("ICLRTUT_RECORDS", "")
         assert sentence(error) and disorder in str(error.value)
     assert not list(tmp_path.iterdir())
     again = run.start("toy", "smoke")

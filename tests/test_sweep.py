@@ -213,7 +213,8 @@ while (notes / f"hold-{{seed}}").exists():
 assert not (notes / f"fail-{{seed}}").exists(), "as asked"
 for claim in run.chapter.claims:
     numbers = torch.randn(10**6, generator=run.generator(claim.id))
-    run.claim(claim.id, (numbers @ numbers).item(), successes=1, trials=2)
+    value = (numbers @ numbers).item()
+    run.claim(claim.id, value, successes=1, trials=2, low=0, high=2 * value)
 run.card()
 ```
 """
@@ -276,7 +277,7 @@ def heed():
 @pytest.fixture
 def run(start):
     """Start `python -m iclrtut run`."""
-    words = ("iclrtut", "run", SLUG, "--profile", "smoke")
+    words = ("iclrtut", "run", SLUG, "--profile", "smoke", "--records", "records")
     return lambda *more: start(*words, *more, stderr=subprocess.PIPE)
 
 

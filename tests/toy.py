@@ -1,4 +1,4 @@
-"""A chapter for tests: nothing to train, one claim of each kind."""
+"""A chapter for tests: nothing to train, claims of three kinds."""
 
 from typing import Any, NamedTuple
 
@@ -24,16 +24,20 @@ CHAPTER = claims.Chapter(
     prerequisites="none",
     settings={"smoke": Settings(1), "quick": Settings(10), "full": Settings(100)},
     claims=(
-        claims.Claim("faster", "Is faster", "abstract", "seconds", claims.below(2)),
-        claims.Claim("better", "Is better", "table 1", "points", claims.above(0)),
+        claims.Claim(
+            "faster", "Is faster", "abstract", "seconds", claims.below(2), "no number"
+        ),
+        claims.Claim(
+            "better", "Is better", "table 1", "points", claims.above(0), "3 (table 1)"
+        ),
         claims.Claim(
             "often",
             "Is often right",
             "section 2",
             "share",
             claims.above(0.5),
-            paper="0.9 (table 2)",
-            share=True,
+            "0.9 (table 2)",
+            kind="share",
         ),
     ),
 )
@@ -61,7 +65,7 @@ def install(patch: pytest.MonkeyPatch) -> None:
 def record(**changes: Any) -> dict[str, Any]:
     """A valid record of the toy, some of its keys changed."""
     made = {
-        "schema": 1,
+        "schema": records.SCHEMA,
         "chapter": "toy",
         "profile": "quick",
         "device": "cpu",
@@ -69,6 +73,8 @@ def record(**changes: Any) -> dict[str, Any]:
         "seed": 0,
         "versions": {"python": "3.11.7"},
         "commit": "abc",
+        "settings": {"steps": 10},
+        "data": {"digits": "0" * 64},
         "seconds": 1.5,
         "timings": {"training": 1.0},
         "peak_memory_bytes": None,

@@ -516,7 +516,7 @@ def judged(block: Block, context: Context) -> list[Slide]:
     rows = []
     for what, verdict, interval, rule, _ in block.data:
         id, sentence, paper = ROW.fullmatch(what).groups()
-        over, _, seeds = interval.partition(", n = ")
+        over, _, seeds = interval.partition(" (")[0].partition(", n = ")
         lead, colon, rest = sentence.partition(": ")
         row = {
             "id": id,
@@ -525,7 +525,7 @@ def judged(block: Block, context: Context) -> list[Slide]:
             "verdict": verdict.strip("*"),
             "interval": over,
         }
-        rule = f"Holds when the interval over {seeds} seeds is {rule}."
+        rule = f"Holds when the {rule}; {seeds} seeds."
         rows.append(
             (declared.claim(id).statistic, rule, lead + colon if rest else "", row)
         )

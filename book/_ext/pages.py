@@ -5,6 +5,7 @@ records, check lines from the executed notebooks.
 """
 
 import json
+import math
 import re
 import statistics
 import sys
@@ -22,6 +23,7 @@ from sphinx.util.docutils import SphinxDirective
 # Each verdict with its plural, in the order in which they are counted.
 VERDICTS = {"holds": "hold", "does not hold": "do not hold", "undecided": "undecided"}
 NO_RECORDS = "<p>There are no records yet.</p>"
+MEAN = ("mean", "low", "high")
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 
@@ -153,15 +155,17 @@ class Specimen(Page):
 
 
 class Ledger(Page):
-    """Every claim with its interval and verdict, a table a chapter and profile."""
+    """Every claim with its seeds and verdict, a table a chapter and profile."""
 
     def html(self) -> str:
-        """All tables, or one sentence where there are no records."""
+        """What holds by luck, then all tables; or that there are no records."""
+        from iclrtut import ledger
+
         rows = sorted(self.rows(), key=kind)
         if not rows:
             return NO_RECORDS
         by_chapter = groupby(rows, key=lambda row: row["chapter"])
-        return "".join(
+        return f'<p class="luck">{ledger.luck(rows)}</p>' + "".join(
             self.chapter(slug, list(members)) for slug, members in by_chapter
         )
 
@@ -180,30 +184,29 @@ class Ledger(Page):
 
     def table(self, chapter: Any, what: str, rows: list[dict[str, Any]]) -> str:
         """The claims of one chapter under one profile on one kind of device."""
+        from iclrtut import ledger
+
         body = "".join(self.row(chapter, row) for row in rows)
-        head = (
-            "Claim",
-            "The paper",
-            "Measured, 95 % interval",
-            "Holds when",
-            "Verdict",
-        )
+        head = ("Claim", "The paper", "Measured", "Holds when", "Verdict")
         claims = table(f"Claims of {chapter.title}, {what}", head, body)
-        return f'<h3>{what}</h3><p class="tally">{tally(rows)}</p>{claims}'
+        told = f"{tally(rows)} {ledger.corrected(rows[0])} {ledger.apart(rows[0])}"
+        return f'<h3>{what}</h3><p class="tally">{told}</p>{claims}'
 
     def row(self, chapter: Any, row: dict[str, Any]) -> str:
         """One claim."""
         from iclrtut import ledger
 
-        rule = chapter.claim(row["claim"]).rule
+        claim = chapter.claim(row["claim"])
+        paper = escape(claim.paper)
         number = f'<span class="number">{ledger.measured(row)}</span>'
         seeds = f"{row['seeds']} {'seed' if row['seeds'] == 1 else 'seeds'}"
+        notes = ", ".join(filter(None, (seeds, ledger.beside(row))))
         cells = (
             f"<td><b>{escape(row['sentence'])}</b><small>{escape(row['statistic'])}. "
             f"<i>{escape(row['source'])}</i></small></td>",
-            f"<td>{escape(row['paper'])}</td>",
-            f"<td>{number}<small>{seeds}</small>{whisker(row, rule)}</td>",
-            f"<td>{rule.side} {minus(f'{rule.bound:g}')}</td>",
+            f"<td>{paper if claim.paper_has_one else f'<small>{paper}</small>'}</td>",
+            f"<td>{number}<small>{notes}</small>{whisker(row, claim.rule)}</td>",
+            f"<td>{row['rule']}</td>",
             f"<td>{verdict(row['verdict'])}</td>",
         )
         return f"<tr>{''.join(cells)}</tr>"
@@ -377,30 +380,31 @@ def minus(text: str) -> str:
 
 
 def whisker(row: dict[str, Any], rule: Any) -> str:
-    """A small picture of the interval against the bound that decides.
+    """A small picture of the interval, and every seed below it, against the bound.
 
-    The tinted side is where the whole interval must lie for the claim to hold.
+    The tinted side is where the rule wants the number; a geometric mean has a
+    logarithmic axis.
     """
-    ends = [v for v in (row["low"], row["high"], row["mean"]) if v == v]
-    left, right = min(*ends, rule.bound), max(*ends, rule.bound)
+    scale = math.log if row["number"].startswith("geometric") else float
+    bound, mean, low, high = map(scale, (rule.bound, *(row[k] for k in MEAN)))
+    seeds = list(map(scale, row["values"]))
+    ends = [v for v in (low, high, mean, bound, *seeds) if v == v]
+    left, right = min(ends), max(ends)
     room = 0.18 * (right - left) or 1.0
 
     def x(value: float) -> float:
         return round(160 * (value - left + room) / (right - left + 2 * room), 1)
 
-    at = x(rule.bound)
+    at = x(bound)
     start, width = (at, 160 - at) if rule.side == "above" else (0, at)
-    line = (
-        f'<path class="interval" d="M{x(row["low"])} 10H{x(row["high"])}"/>'
-        if row["low"] == row["low"]
-        else ""
-    )
+    interval = f'<path class="interval" d="M{x(low)} 7H{x(high)}"/>'
+    points = (f'<circle class="seed" cx="{x(v)}" cy="16" r="2"/>' for v in seeds)
     look = f"whisker {row['verdict'].replace(' ', '-')}"
     return (
         f'<svg class="{look}" viewBox="0 0 160 20" aria-hidden="true">'
         f'<rect x="{start}" width="{width:.1f}" height="20"/>'
-        f'<path class="bound" d="M{at} 0V20"/>{line}'
-        f'<circle cx="{x(row["mean"])}" cy="10" r="4"/></svg>'
+        f'<path class="bound" d="M{at} 0V20"/>{interval if low == low else ""}'
+        f'<circle class="mean" cx="{x(mean)}" cy="7" r="4"/>{"".join(points)}</svg>'
     )
 
 

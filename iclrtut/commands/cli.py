@@ -99,10 +99,12 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--processes", default=1, type=int, help="how many at a time")
     where.add_argument("--scheduler", help="a Dask cluster, such as tcp://HOST:8786")
     runner.add_argument("--again", action="store_true", help="run recorded ones too")
-    runner.add_argument("--records", default=Path("records"), type=Path, help="folder")
+    runner.add_argument(
+        "--records", type=Path, help="folder of records (default: one of your own)"
+    )
     ledgerer = verb("ledger", show_ledger, "every claim with its verdict, from records")
     ledgerer.add_argument(
-        "--records", default=None, type=Path, help="folder of records"
+        "--records", type=Path, help="folder (default: your own with the book's)"
     )
     keeper = verb("data", keep_data, "list, fetch or verify the data sets")
     keeper.add_argument("action", choices=["list", "fetch", "verify"])
@@ -194,8 +196,10 @@ def run_chapters(arguments: argparse.Namespace) -> None:
         for profile in profiles
         for seed in arguments.seeds
     ]
+    folder = arguments.records or records.kept()
     with sweep.connect(arguments.scheduler, arguments.processes) as client:
-        sweep.record(client, jobs, arguments.records, arguments.again)
+        sweep.record(client, jobs, folder, arguments.again)
+    print(f"Records are in {folder}.")
 
 
 def show_ledger(arguments: argparse.Namespace) -> None:
@@ -209,10 +213,16 @@ def show_ledger(arguments: argparse.Namespace) -> None:
     if arguments.json:
         _print_json(rows)
         return
+    remarks: dict[str, None] = {}
     for row in rows:
         where = f"{row['chapter']} {row['profile']}-{row['device']}"
-        what = f"{row['claim']}: {ledger.measured(row)}, {row['seeds']} seeds"
+        notes = f" ({beside})" if (beside := ledger.beside(row)) else ""
+        what = f"{row['claim']}: {ledger.measured(row)}, {row['seeds']} seeds{notes}"
         print(f"{where} {what}; holds when the {row['rule']}: {row['verdict']}")
+        if apart := ledger.apart(row):
+            remarks[f"{where}: {apart}"] = None
+    if rows:
+        print(*remarks, ledger.luck(rows), sep="\n")
 
 
 def keep_data(arguments: argparse.Namespace) -> None:
@@ -236,7 +246,7 @@ def keep_data(arguments: argparse.Namespace) -> None:
         for info in done:
             size = f"{info.bytes / 2**20:.1f} MiB"
             about = f"{info.name} ({size}, {info.licence}): {info.about}"
-            print(prefix[arguments.action] + about)
+            print(f"{prefix[arguments.action]}{about}; {data.place(info)}")
     if failed:
         raise RunFailed("\n".join(failed))
 

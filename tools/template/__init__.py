@@ -33,7 +33,7 @@ CHAPTER = Chapter(
             "«section 1»",
             "squared error of the plain estimate minus that of the shrunken one",
             above(0),
-            paper="«the paper's own number (table 1)»",
+            "«the paper's own number (table 1), or why there is none»",
         ),
     ),
 )

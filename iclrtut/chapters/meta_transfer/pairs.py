@@ -6,7 +6,6 @@ cause. Numbers in brackets are equations of the chapter; sizes come from a run's
 settings.
 """
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -26,12 +25,12 @@ from iclrtut.chapters.meta_transfer.method import (
     population_curves,
     smoothed,
 )
-from iclrtut.claims import Interval, Measurements
-from iclrtut.errors import BadRequest, RunFailed
+from iclrtut.claims import Measurements
+from iclrtut.errors import BadRequest
+from iclrtut.intervals import Interval
 from iclrtut.ledger import number
 from iclrtut.run import Run, Table
 
-NAME = "tuebingen_pairs"
 BINS = 10
 RATE = 1.0  # of the population steps
 LEAST_ROWS = 20  # of a pair
@@ -96,63 +95,22 @@ def checked(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> list[Pair]:
 
 
 def load_pairs(run: Run) -> Pairs:
-    """The cause-effect pairs, at most `pairs` of them, columns swapped at random.
-
-    Without the file, the columns of scikit-learn's diabetes set stand in, age as the
-    cause of all others but sex (that age does not follow from them is common sense).
-    """
-    known = _recorded() if _there() else _diabetes()
-    most = min(run.settings.pairs, len(known.side))
-    kept = np.unique(np.linspace(0, len(known.side) - 1, most).round().astype(int))
+    """The cause-effect pairs, at most `pairs` of them, columns swapped at random."""
+    z = data.load("tuebingen_pairs")
+    columns = (np.split(z[side], z["offsets"][1:-1]) for side in ("cause", "effect"))
+    known = list(zip(*columns, strict=True))
+    names = list(zip(z["cause_name"].tolist(), z["effect_name"].tolist(), strict=True))
+    source = np.unique(z["dataset"], return_inverse=True)[1]
+    most = min(run.settings.pairs, len(known))
+    kept = np.unique(np.linspace(0, len(known) - 1, most).round().astype(int))
     side = np.where(run.rng("swap").random(len(kept)) < 0.5, -1, 1)
     return Pairs(
-        checked([known.columns[i][::z] for i, z in zip(kept, side, strict=True)]),
+        checked([known[i][::turn] for i, turn in zip(kept, side, strict=True)]),
         side,
-        known.weight[kept],
-        known.source[kept],
-        [known.names[i][::z] for i, z in zip(kept, side, strict=True)],
+        z["weight"][kept],
+        source[kept],
+        [names[i][::turn] for i, turn in zip(kept, side, strict=True)],
     )
-
-
-def _there() -> bool:
-    try:
-        with warnings.catch_warnings():  # a progress bar that is not shown complains
-            warnings.simplefilter("ignore")
-            data.fetch(NAME)
-    except RunFailed:
-        print(
-            f"{NAME} is not on this machine: nine pairs of scikit-learn's diabetes "
-            "set, age as the cause, stand in."
-        )
-        return False
-    return True
-
-
-def _recorded() -> Pairs:
-    """The pairs of the file, causes first."""
-    z = data.load(NAME)
-    columns = (np.split(z[side], z["offsets"][1:-1]) for side in ("cause", "effect"))
-    names = zip(z["cause_name"].tolist(), z["effect_name"].tolist(), strict=True)
-    source = np.unique(z["dataset"], return_inverse=True)[1]
-    pairs = list(zip(*columns, strict=True))
-    return Pairs(pairs, np.ones(len(source)), z["weight"], source, list(names))
-
-
-def _diabetes() -> Pairs:
-    """Nine stand-ins, causes first; as they come from one set, each counts as one."""
-    from sklearn.datasets import load_diabetes
-
-    known = load_diabetes(scaled=False)
-    effects = {
-        name: column
-        for name, column in zip(known.feature_names, known.data.T, strict=True)
-        if name not in ("age", "sex")
-    }
-    effects["progression"] = known.target
-    age, n = known.data[:, 0], len(effects)
-    pairs = [(age, column) for column in effects.values()]
-    names = [("age", name) for name in effects]
-    return Pairs(pairs, np.ones(n), np.ones(n), np.arange(n), names)
 
 
 def in_order(column: Array) -> bool:
@@ -466,7 +424,7 @@ class Verdict(NamedTuple):
         methods: by the keys of METHODS.
         reasons: as `guess` gives them, and "by_cause" and "by_effect", how many pairs
             are sorted by either.
-        pairs: how many there are; 99 where the real ones were there.
+        pairs: how many there are.
         example: to draw.
     """
 
@@ -494,8 +452,9 @@ def _cells(interval: Interval) -> list[str]:
 def measure_pairs(run: Run) -> Verdict:
     """Let every method guess the cause of real pairs, then compare with the truth.
 
-    Claims hold "value" (the lower end), "accuracy", "low", "high", "pairs" (all) and
-    "judged" (without those left out); for pairs_drift they are of the difference.
+    Claims hold "value", the weighted accuracy, with "low" and "high", its interval over
+    data sets, "pairs" (all) and "judged" (without those left out); for pairs_drift they
+    are of the difference.
     """
     pairs = load_pairs(run)
     scores, reasons = guess(run, pairs.columns)
@@ -516,7 +475,7 @@ def measure_pairs(run: Run) -> Verdict:
     intervals["pairs_unsorted"] = methods["blocks"].unsorted
     intervals["pairs_drift"] = evaluated(right["blocks"] - right["drift"], every)
     claims = {
-        id: {"value": low, "accuracy": mean, "low": low, "high": high}
+        id: {"value": mean, "low": low, "high": high}
         | {"pairs": float(len(kept)), "judged": float(len(kept))}
         for id, (mean, low, high) in intervals.items()
     }

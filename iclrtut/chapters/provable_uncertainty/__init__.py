@@ -5,6 +5,11 @@ from typing import NamedTuple
 
 from iclrtut.claims import Chapter, Claim, above, below
 
+OURS = "no number, since the claim is this book's own"
+UNCHECKED = "no number, since none of the paper's for this has been checked"
+THEOREM = "no number, since it is a theorem"
+DIGITS = 1797  # images in the set that `quick` splits
+
 
 class Settings(NamedTuple):
     """Sizes of one profile; the defaults are `quick`."""
@@ -54,6 +59,7 @@ def _foreign_claims() -> Iterator[Claim]:
             "experiments",
             "mean maximal confidence of CCU minus that of the plain network",
             below(0),
+            UNCHECKED,
         )
     yield Claim(
         "mmc_level",
@@ -61,6 +67,7 @@ def _foreign_claims() -> Iterator[Claim]:
         "experiments",
         "mean maximal confidence of CCU on uniform noise, ten classes",
         below(0.15),
+        UNCHECKED,
     )
     for name, about in FOREIGN.items():
         yield Claim(
@@ -69,6 +76,7 @@ def _foreign_claims() -> Iterator[Claim]:
             "experiments",
             "AUROC of CCU's confidence minus that of outlier exposure's",
             above(-0.01),
+            UNCHECKED,
         )
 
 
@@ -80,6 +88,7 @@ CHAPTER = Chapter(
     url="https://arxiv.org/abs/1909.12180",
     idea="Put a classifier inside Bayes' rule with two Gaussian mixtures: far away it "
     "says one over the number of classes, and a ball carries a proven ceiling.",
+    overlap={"quick": Settings().test / (DIGITS - Settings().test)},
     difficulty="middling",
     prerequisites="softmax and cross-entropy, Bayes' rule, the normal distribution, "
     "Gaussian mixtures",
@@ -121,6 +130,7 @@ CHAPTER = Chapter(
             "test error of CCU minus test error of the plain network, percentage "
             "points",
             below(1),
+            UNCHECKED,
         ),
         *_foreign_claims(),
         Claim(
@@ -129,6 +139,8 @@ CHAPTER = Chapter(
             "the theorem on balls, (10)",
             "largest excess, over attacked balls, of the confidence found over (10)",
             below(1e-6),
+            THEOREM,
+            kind="always",
         ),
         Claim(
             "certified_tight",
@@ -136,6 +148,8 @@ CHAPTER = Chapter(
             "beside the paper, (12)",
             "largest excess, over attacked balls, of the confidence found over (12)",
             below(1e-6),
+            OURS,
+            kind="always",
         ),
         Claim(
             "adversarial_plain",
@@ -143,6 +157,7 @@ CHAPTER = Chapter(
             "experiments",
             "median over noise inputs of the plain network's attacked confidence",
             above(0.9),
+            UNCHECKED,
         ),
         Claim(
             "adversarial_ccu",
@@ -150,6 +165,8 @@ CHAPTER = Chapter(
             "experiments",
             "median over noise inputs of CCU's attacked confidence minus its bound",
             below(1e-6),
+            THEOREM,
+            kind="always",
         ),
         Claim(
             "far_away",
@@ -157,6 +174,8 @@ CHAPTER = Chapter(
             "the theorem on rays, (9)",
             "largest |confidence - 1/M| over random rays at the root of (9c)",
             below(1e-3),
+            THEOREM,
+            kind="always",
         ),
         Claim(
             "tight",
@@ -164,6 +183,8 @@ CHAPTER = Chapter(
             "beside the paper, (12)",
             "median over noise inputs of the radius by (12) over the radius by (10)",
             above(1.2),
+            OURS,
+            log=True,
         ),
     ),
 )
