@@ -242,7 +242,8 @@ def test_the_card_keeps_a_valid_record_only_when_asked(monkeypatch, tmp_path):
     assert kept["claims"] == toy.MEASURED
     assert kept["settings"] == {"steps": 1}
     assert kept["seconds"] > kept["timings"]["training"] >= 0
-    assert kept["versions"]["torch"] == torch.__version__
+    # Torch adds its build, such as "+cu132".
+    assert kept["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert kept["peak_memory_bytes"] is None or kept["peak_memory_bytes"] > 2**20
     assert len(kept["commit"]) >= 7
 

@@ -1,6 +1,7 @@
 """The experiments of the chapter on JEM, against independent routes."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -447,6 +448,8 @@ def test_every_line_of_full_runs_with_its_sizes_cut_down(monkeypatch):
     arrays = fake_cifar(monkeypatch)
     clothes = {"images": arrays["train_images"][:30] // 2}
     monkeypatch.setattr(iclrtut.data, "load", lambda name: clothes)
+    kind = SimpleNamespace(is_file=lambda: True)  # of the pictures: JPEG or not
+    monkeypatch.setattr(iclrtut.data, "fetch", lambda name: kind)
     run = start(
         "full", split=Split(60, 20, 20, 40), depth=10, width=1, steps=2,
         evaluator_steps=2, batch=4, warmup=1, sampler_steps=2, buffer=8, foreign=20,
