@@ -80,6 +80,8 @@ def monte_carlo(
         _fail(numbers, what, f"shapes {draws.shape} and {target.shape} do not fit")
     if not target.size:
         _fail(numbers, what, "there is nothing to compare")
+    if not np.isfinite(target).all():
+        _fail(numbers, what, f"the expectation {target} is not finite")
     if not np.ptp(draws, axis=0).any():
         _fail(numbers, what, f"all samples are {draws[0]}: that is no draw")
     error = draws.std(axis=0, ddof=1) / np.sqrt(len(draws))
@@ -133,7 +135,8 @@ def at_most(
 ) -> None:
     """Check an inequality: no value exceeds its bound by more than `tol`.
 
-    The line says how near the nearest value comes to its bound.
+    The line says how near the nearest value comes to its bound, or that it comes as
+    near as asked.
 
     Args:
         numbers: equation numbers, such as "7".
@@ -167,9 +170,12 @@ def at_most(
     if slack is not None and not gap <= slack:
         why = f"{values} comes no nearer to {bound} than {gap:g}"
         _fail(numbers, what, f"{why}, asked is {slack:g}")
-    reached = gap <= max(tol, 1e-9 * np.abs(limit).max())
     # A hair more, so that rounding cannot turn what lies between two digits.
-    near = "and reached" if reached else f"nearest {gap * (1 + 1e-9):.1g} below"
+    near = f"nearest {gap * (1 + 1e-9):.1g} below"
+    if gap <= max(tol, 1e-9 * np.abs(limit).max()):
+        near = "and reached"
+    elif slack is not None:
+        near = f"nearest within {slack:g}"
     _pass(numbers, f"{what}, never above by more than {tol:g}, {near}")
 
 

@@ -136,6 +136,7 @@ def test_at_most_says_how_near_the_nearest_value_comes(values, bound, near, caps
 
 def test_at_most_can_ask_for_a_value_near_the_bound(capsys):
     at_most("12", "norms", [0.1, 0.75], 1.0, slack=0.25)
+    assert capsys.readouterr().out.rstrip().endswith(", nearest within 0.25")
     for far in (1.01, 2.0):
         with pytest.raises(CheckFailed, match=r"comes no nearer to .* asked is 0.25"):
             at_most("12", "norms", [0.1, 0.75], far, slack=0.25)
@@ -238,7 +239,8 @@ def test_monte_carlo_refuses_a_wrong_value_that_would_pass(wrong):
     ("draws", "exact"),
     [
         (np.full(200, np.nan), 0.0),
-        (np.zeros(200), np.nan),
+        (np.arange(200), np.nan),
+        (np.arange(200), np.inf),
         (np.r_[np.zeros(199), np.nan], 0.0),
         (np.zeros(99), 0.0),
         (np.zeros((200, 2)), np.zeros(3)),
