@@ -25,10 +25,12 @@ def close(numbers: str, what: str, left: Any, right: Any, tol: float) -> None:
         numbers: equation numbers, such as "4" or "9a 9b".
         what: what is compared, a few words.
         left, right: tensors, arrays or numbers of one shape.
-        tol: largest absolute difference allowed.
+        tol: largest absolute difference allowed, below the largest value compared;
+            where one side is zero throughout, any.
 
     Raises:
-        CheckFailed: shapes differ, a value is not finite, or a difference exceeds tol.
+        CheckFailed: shapes differ, a value is not finite, a difference exceeds tol, or
+            tol is so large that zero would pass for either side.
     """
     import numpy as np
 
@@ -45,10 +47,15 @@ def close(numbers: str, what: str, left: Any, right: Any, tol: float) -> None:
     if not difference.max() <= tol:
         worst = np.unravel_index(difference.argmax(), difference.shape)
         _fail(numbers, what, f"{a[worst]} and {b[worst]} differ by more than {tol:g}")
+    largest = max(np.abs(a).max(), np.abs(b).max())
+    if a.any() and b.any() and largest <= tol:
+        _fail(numbers, what, f"no value exceeds {largest:g}, the tolerance is {tol:g}")
     _pass(numbers, f"{what}, within {tol:g}")
 
 
-def monte_carlo(numbers: str, what: str, samples: Any, exact: Any) -> None:
+def monte_carlo(
+    numbers: str, what: str, samples: Any, exact: Any, wrong: Any = None
+) -> None:
     """Check the mean of independent samples against the exact expectation.
 
     The tolerance is the samples' own standard error, times the normal quantile that
@@ -59,9 +66,11 @@ def monte_carlo(numbers: str, what: str, samples: Any, exact: Any) -> None:
         what: what is compared, a few words.
         samples: independent samples, shape [n, ...], n at least 100.
         exact: the expectation, shape [...].
+        wrong: what a wrong formula would give, shape [...], or several such, [k, ...].
 
     Raises:
-        CheckFailed: a mean lies further from its expectation than the tolerance.
+        CheckFailed: a mean lies further from its expectation than the tolerance, or
+            no further than that from a wrong one; or no sample differs from another.
     """
     import numpy as np
     from scipy import stats
@@ -71,17 +80,30 @@ def monte_carlo(numbers: str, what: str, samples: Any, exact: Any) -> None:
         _fail(numbers, what, f"shapes {draws.shape} and {target.shape} do not fit")
     if not target.size:
         _fail(numbers, what, "there is nothing to compare")
+    if not np.isfinite(target).all():
+        _fail(numbers, what, f"the expectation {target} is not finite")
+    if not np.ptp(draws, axis=0).any():
+        _fail(numbers, what, f"all samples are {draws[0]}: that is no draw")
     error = draws.std(axis=0, ddof=1) / np.sqrt(len(draws))
     mean = draws.mean(axis=0)
     quantile = stats.norm.isf(0.5e-6 / max(1, target.size))
-    # A constant has no standard error, but its mean is rounded.
+    # What is constant has no standard error, but its mean is rounded.
     tolerance = quantile * error + 1e-12 * (1 + np.abs(target))
     if not (np.abs(mean - target) <= tolerance).all():
         _fail(numbers, what, f"mean {mean}, expected {target}, standard error {error}")
-    _pass(
-        numbers,
-        f"{what}, within {quantile:.1f} standard errors of {len(draws):,} draws",
-    )
+    line = f"{what}, within {quantile:.1f} standard errors of {len(draws):,} draws"
+    if wrong is not None:
+        others = _array(wrong)
+        if target.shape not in (others.shape, others.shape[1:]) or not others.size:
+            _fail(numbers, what, f"wrong values of shape {others.shape} do not fit")
+        others = others.reshape(-1, target.size)
+        away = np.abs(others - mean.ravel()) / (tolerance / quantile).ravel()
+        nearest = away.max(axis=1).min()
+        if not nearest > quantile:
+            why = f"a wrong value is {nearest:.1f} standard errors from the mean {mean}"
+            _fail(numbers, what, f"{why}, within the tolerance")
+        line += f", the nearest wrong value over {_floor(nearest):,.0f} away"
+    _pass(numbers, line)
 
 
 def symbolic(numbers: str, what: str, left: Any, right: Any) -> None:
@@ -103,30 +125,66 @@ def symbolic(numbers: str, what: str, left: Any, right: Any) -> None:
     _pass(numbers, f"{what}, exactly")
 
 
-def at_most(numbers: str, what: str, values: Any, bound: Any, tol: float = 0.0) -> None:
+def at_most(
+    numbers: str,
+    what: str,
+    values: Any,
+    bound: Any,
+    tol: float = 0.0,
+    slack: float | None = None,
+) -> None:
     """Check an inequality: no value exceeds its bound by more than `tol`.
+
+    The line says how near the nearest value comes to its bound, or that it comes as
+    near as asked.
 
     Args:
         numbers: equation numbers, such as "7".
         what: what is bounded, a few words.
         values, bound: tensors, arrays or numbers that broadcast.
         tol: what rounding may add.
+        slack: how near a value must come to its bound, somewhere. Without it, a bound
+            that is far too high passes.
 
     Raises:
-        CheckFailed: one does, or one is not a number.
+        CheckFailed: one does, one is not a number, a bound is infinite, or no value
+            comes that near.
     """
     import numpy as np
 
-    excess = np.atleast_1d(_array(values) - _array(bound))
+    limit = _array(bound)
+    excess = np.atleast_1d(_array(values) - limit)
     if not excess.size:
         _fail(numbers, what, "there is nothing to compare")
+    if np.isposinf(limit).any():
+        _fail(
+            numbers, what, f"the bound {bound} is infinite, so that nothing exceeds it"
+        )
     if not (excess <= tol).all():
         worst = np.unravel_index(excess.argmax(), excess.shape)  # nan is the largest
         over = excess[worst]
         _fail(
             numbers, what, f"{values} exceeds {bound} by {over:g}, allowed is {tol:g}"
         )
-    _pass(numbers, f"{what}, never above by more than {tol:g}")
+    gap = -excess.max()
+    if slack is not None and not gap <= slack:
+        why = f"{values} comes no nearer to {bound} than {gap:g}"
+        _fail(numbers, what, f"{why}, asked is {slack:g}")
+    # A hair more, so that rounding cannot turn what lies between two digits.
+    near = f"nearest {gap * (1 + 1e-9):.1g} below"
+    if gap <= max(tol, 1e-9 * np.abs(limit).max()):
+        near = "and reached"
+    elif slack is not None:
+        near = f"nearest within {slack:g}"
+    _pass(numbers, f"{what}, never above by more than {tol:g}, {near}")
+
+
+def _floor(value: float) -> float:
+    """A positive number, cut after its first digit."""
+    import math
+
+    step = 10.0 ** math.floor(math.log10(value))
+    return math.floor(value / step) * step
 
 
 def _array(values: Any) -> Any:

@@ -96,7 +96,8 @@ def read_all(*roots: Path, names: str = "*/*.json") -> list[dict[str, Any]]:
 
     Args:
         roots: folders of records; they need not exist.
-        names: a pattern for the paths below a folder. Benchmarks are left out.
+        names: a pattern for the paths below a folder. Benchmarks are left out, and the
+            counts of deliberate faults.
 
     Raises:
         BadRequest, RunFailed: as in `read`.
@@ -105,7 +106,7 @@ def read_all(*roots: Path, names: str = "*/*.json") -> list[dict[str, Any]]:
         file.relative_to(root): file
         for root in reversed(roots)
         for file in root.glob(names)
-        if not file.name.startswith("bench-")
+        if not file.name.startswith(("bench-", "mutants."))
     }
     return [read(files[name]) for name in sorted(files)]
 

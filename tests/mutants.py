@@ -7,6 +7,7 @@ fault is in one.
 """
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+from iclrtut.files import write_atomic
 
 TREE = Path(__file__).resolve().parents[1]
 CHAPTERS = TREE / "tests" / "chapters"
@@ -121,7 +124,21 @@ def share(slug: str) -> float:
             left.append(survived)
     caught = len(listed) - sum(left)
     print(f"{slug}: {caught} of {len(listed)} caught ({caught / len(listed):.0%}).")
+    share = round(caught / len(listed), 3)
+    record(slug, "modules", {"faults": len(listed), "caught": caught, "share": share})
     return caught / len(listed)
+
+
+def record(slug: str, half: str, counts: dict[str, float]) -> None:
+    """Write the counts of "modules" or "checks" to records/SLUG/mutants.json.
+
+    The page of running times shows both.
+    """
+    file = TREE / "records" / slug / "mutants.json"
+    told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    told[half] = counts
+    text = json.dumps(dict(sorted(told.items())), indent=1) + "\n"
+    write_atomic(file, text.encode())
 
 
 def main(slugs: list[str]) -> None:

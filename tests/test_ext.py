@@ -221,6 +221,18 @@ def test_a_benchmark_leaves_a_dash_where_nothing_was_measured(tmp_path):
     assert "device cpu, points 9" in html
 
 
+def test_faults_that_were_caught_stand_by_chapter(tmp_path):
+    file = tmp_path / "records" / "toy" / "mutants.json"
+    chapters = {"toy": SimpleNamespace(title="A <toy>")}
+    page = SimpleNamespace(tree=tmp_path, chapters=lambda: chapters)
+    assert pages.Speed.faults(page) == ""
+    file.parent.mkdir(parents=True)
+    counts = {"cells": 9, "faults": 80, "caught": 78, "no_fault": 5, "share": 0.975}
+    file.write_text(json.dumps({"checks": counts}))
+    cells = re.findall(r"<td>(.*?)</td>", pages.Speed.faults(page))
+    assert cells == ["A &lt;toy&gt;", "–", "98%<small>78 of 80</small>"]
+
+
 def test_a_sweep_shows_its_times_and_where_an_ideal_one_would_end(tmp_path):
     rows = {
         "none": {"seconds": 44.0},

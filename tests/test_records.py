@@ -244,10 +244,11 @@ def test_two_processes_writing_at_once_leave_one_whole_record(tmp_path):
     assert [f.name for f in (tmp_path / "toy").iterdir()] == [NAME.name]
 
 
-def test_read_all_leaves_benchmarks_out_and_names_what_it_refuses(tmp_path):
+def test_read_all_leaves_other_counts_out_and_names_what_it_refuses(tmp_path):
     for seed in (1, 0):
         records.write(tmp_path, toy.record(seed=seed))
-    keep(tmp_path, "[1, 2]", NAME.with_name("bench-cpu.json"))
+    for name in ("bench-cpu.json", "mutants.json"):
+        keep(tmp_path, "[1, 2]", NAME.with_name(name))
     assert [r["seed"] for r in records.read_all(tmp_path)] == [0, 1]
     keep(tmp_path, "[1, 2]", NAME.with_name("quick-cpu-7.json"))
     with pytest.raises(BadRequest, match=r"quick-cpu-7\.json"):

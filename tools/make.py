@@ -176,6 +176,7 @@ def bench() -> None:
 def mutants() -> None:
     """Apply deliberate faults one at a time and count how many the tests catch."""
     env()
+    run("tests/check_mutants.py", remedy="mend the checks named above")
     run("tests/mutants.py", remedy="write a test that catches what survived")
 
 

@@ -47,8 +47,8 @@ def inputs(slug: str) -> list[Path]:
     files += (package / "shipped").glob("*.npz")
     for each in (slug, *claims.chapter(slug).builds_on):
         files += (package / "chapters" / each).glob("*.*")
-    # Prose and tables say what the records say.
-    files += (TREE / "records" / slug).glob("*.json")
+    # Prose and tables say what the records of runs say.
+    files += (TREE / "records" / slug).glob("*-*.json")
     files += [TREE / "book" / "chapters" / f"{slug}.md", TREE / "requirements.txt"]
     return sorted(files)
 

@@ -25,6 +25,7 @@ VERDICTS = {"holds": "hold", "does not hold": "do not hold", "undecided": "undec
 NO_RECORDS = "<p>There are no records yet.</p>"
 MEAN = ("mean", "low", "high")
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
+HALVES = ("modules", "checks")  # of deliberate faults
 
 
 class Page(SphinxDirective):
@@ -222,7 +223,18 @@ class Speed(Page):
         head = ("Chapter", "Profile", "Device", "Whole run", "Parts", "Peak memory")
         runs = table("Running times", head, body) if kept else NO_RECORDS
         files = sorted((self.tree / "records").glob("*/bench-*.json"))
-        return runs + "".join(map(self.benchmark, files))
+        return runs + self.faults() + "".join(map(self.benchmark, files))
+
+    def faults(self) -> str:
+        """The shares of deliberate faults that were caught, from `make mutants`."""
+        body = ""
+        for file in sorted((self.tree / "records").glob("*/mutants.json")):
+            halves = json.loads(file.read_text(encoding="utf-8"))
+            title = self.chapters()[file.parent.name].title
+            cells = [escape(title), *(caught(halves.get(h)) for h in HALVES)]
+            body += f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        head = ("Chapter", "In its modules", "In its check cells")
+        return table("Deliberate faults that were caught", head, body) if body else ""
 
     def benchmark(self, file: Path) -> str:
         """One file of benchmarks: its facts in a line, its measurements as tables."""
@@ -265,6 +277,14 @@ class Speed(Page):
             f"<td>{whole}<small>{runs}</small></td>"
             f'<td><ul class="plain">{parts}</ul></td><td>{peak}</td></tr>'
         )
+
+
+def caught(counts: dict[str, float] | None) -> str:
+    """The share of deliberate faults that was caught, and of how many it is one."""
+    if not counts:
+        return "–"
+    many = f"{counts['caught']} of {counts['faults']}"
+    return f"{counts['share']:.0%}<small>{many}</small>"
 
 
 class Sweep(Page):
