@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,6 @@ from iclrtut.files import write_atomic
 TREE = Path(__file__).resolve().parents[1]
 CHAPTERS = TREE / "tests" / "chapters"
 WANTED = 0.95
-PATIENCE = 300  # seconds; a fault that hangs is caught
 
 
 class Fault(NamedTuple):
@@ -72,8 +72,11 @@ def home(slug: str, old: str) -> Path:
     return file
 
 
-def passes(slug: str, file: Path, text: str) -> bool:
-    """Whether the tests of a chapter pass where this file has this text."""
+def passes(slug: str, file: Path, text: str, limit: float | None = None) -> bool:
+    """Whether the tests of a chapter pass where this file has this text.
+
+    A fault that makes them hang is caught: `limit` seconds are all that they get.
+    """
     with tempfile.TemporaryDirectory() as folder:
         hidden = shutil.ignore_patterns("__pycache__")
         shutil.copytree(TREE / "iclrtut", Path(folder) / "iclrtut", ignore=hidden)
@@ -90,7 +93,7 @@ def passes(slug: str, file: Path, text: str) -> bool:
                 cwd=folder,
                 env=environment,
                 capture_output=True,
-                timeout=PATIENCE,
+                timeout=limit,
             )
         except subprocess.TimeoutExpired:
             return False
@@ -103,22 +106,24 @@ def mutant(slug: str, fault: Fault) -> tuple[Path, str]:
     return file, file.read_text(encoding="utf-8").replace(fault.old, fault.new)
 
 
-def survives(slug: str, fault: Fault) -> bool:
+def survives(slug: str, limit: float, fault: Fault) -> bool:
     """Whether the tests pass in spite of the fault."""
-    return passes(slug, *mutant(slug, fault))
+    return passes(slug, *mutant(slug, fault), limit)
 
 
 def share(slug: str) -> float:
     """Apply all faults of a chapter, two at a time; the share that was caught."""
     file = TREE / "iclrtut" / "chapters" / slug / "method.py"
     text = file.read_text(encoding="utf-8")
+    began = time.monotonic()
     if not passes(slug, file, text):
         sys.exit(f"mutants: the tests of {slug} fail without any fault: mend them.")
+    limit = 60 + 20 * (time.monotonic() - began)
     if passes(slug, file, text + "\nraise SystemError\n"):
         sys.exit(f"mutants: the tests of {slug} do not read the copy.")
     listed, left = faults(slug), []
     with ThreadPoolExecutor(2) as pool:
-        results = pool.map(partial(survives, slug), listed)
+        results = pool.map(partial(survives, slug, limit), listed)
         for fault, survived in zip(listed, results, strict=True):
             print("SURVIVED" if survived else "caught  ", fault.what, flush=True)
             left.append(survived)
