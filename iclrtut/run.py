@@ -158,7 +158,8 @@ class Run:
         elif seeds:
             row = ledger.row(self.chapter, claim, self.profile, seeds)
             verdict = f"**{row['verdict']}**"
-            interval = f"{ledger.measured(row)}, n = {row['seeds']}"
+            numbers = ledger.measured(row).replace(" ", "\u00a0")  # on one line
+            interval = f"{numbers}, n = {row['seeds']}"
             if notes := ledger.beside(row):
                 interval += f" ({notes})"
         return [what, verdict, interval, claim.holds_when, here]

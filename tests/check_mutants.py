@@ -134,7 +134,7 @@ def _fork(
     ends, running = [STOPPED] * len(tries), {}
     for number, statements in enumerate([*tries, None]):
         while running and (statements is None or len(running) == JOBS):
-            pid, status = os.wait()
+            pid, status = os.waitpid(next(iter(running)), 0)
             # The alarm ends what hangs: caught.
             ends[running.pop(pid)] = (
                 CAUGHT if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)

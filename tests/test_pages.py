@@ -124,7 +124,8 @@ SIZES = """() => {
       && node.getClientRects().length && Math.min(node.offsetWidth, node.offsetHeight)
       < 40)).map((node) => node.outerHTML.slice(0, 120));
   const letters = [...document.querySelectorAll(".iclrtut .play svg text")]
-    .filter((node) => node.getClientRects().length).map((node) =>
+    .filter((node) => node.getClientRects().length && !node.closest(".panels"))
+    .map((node) =>
       parseFloat(getComputedStyle(node).fontSize) * scale(node.getScreenCTM()));
   return { low, letters };
 }"""

@@ -516,7 +516,8 @@ def judged(block: Block, context: Context) -> list[Slide]:
     rows = []
     for what, verdict, interval, rule, _ in block.data:
         id, sentence, paper = ROW.fullmatch(what).groups()
-        over, _, seeds = interval.partition(" (")[0].partition(", n = ")
+        interval = interval.partition(" (")[0].replace("\u00a0", " ")
+        over, _, seeds = interval.partition(", n = ")
         lead, colon, rest = sentence.partition(": ")
         row = {
             "id": id,

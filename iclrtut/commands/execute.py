@@ -119,6 +119,7 @@ def execute(
         RunFailed: a cell failed, or the kernel died; it names chapter, seed and cell.
     """
     import jupytext
+    import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
 
@@ -138,11 +139,11 @@ def execute(
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / f"{slug}.ipynb"
         jupytext.write(written, draft)
-        done = Path(scratch) / "done.ipynb"
         try:
-            papermill.execute_notebook(
+            # Without an output, which papermill would write twice a cell.
+            done = papermill.execute_notebook(
                 draft,
-                done,
+                None,
                 parameters={"profile": profile, "seed": seed},
                 kernel_name="python3",
                 cwd=target.parent,
@@ -160,7 +161,7 @@ def execute(
                 f"{job}: its kernel died at cell {number}: it may have needed more "
                 "memory than this machine has."
             ) from None
-        write_atomic(target, done.read_bytes())
+    write_atomic(target, nbformat.writes(done).encode())
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
