@@ -26,9 +26,9 @@ from typing import Any, NamedTuple
 import form
 import formula
 from mutants import CHAPTERS, TREE, record
+from tautology import tautology
 
 JOBS = 2
-ALIKE = "both sides read the same"
 PASSED, CAUGHT, STOPPED = 0, 1, 2
 
 
@@ -96,7 +96,7 @@ def tried(document: form.Document, namespace: dict[str, Any]) -> Result:
         _execute(leading, namespace)
         known, limit = _scout(block, namespace)
         made = formula.faults(block.statements, known, drawing | _random(namespace))
-        survivors += [Survivor(block.numbers, ALIKE, c) for c in _alike(block)]
+        survivors += _empty(block)
         for top, statement in enumerate(block.statements):
             rest = block.statements[top + 1 :]
             here = [fault for fault in made if fault.top == top]
@@ -114,10 +114,11 @@ def tried(document: form.Document, namespace: dict[str, Any]) -> Result:
     )
 
 
-def _alike(block: Block) -> list[str]:
-    """Checks of one expression, or of one typed number, with itself."""
-    found = formula.checks(block.statements)
-    return [ast.unparse(each.call) for each in found if each.alike]
+def _empty(block: Block) -> Iterator[Survivor]:
+    """The checks of a block that no formula could fail."""
+    for check in formula.checks(block.statements):
+        if why := tautology(block.statements[: check.top + 1], check.call):
+            yield Survivor(check.numbers, why, ast.unparse(check.call))
 
 
 def _execute(statements: list[ast.stmt], namespace: dict[str, Any]) -> None:

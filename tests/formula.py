@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from tautology import typed
 
 CHECKS = {"close", "monte_carlo", "symbolic", "at_most"}
 # Calls whose arguments say how much is drawn, from where, or how fine a grid is.
@@ -80,13 +81,6 @@ class Check(NamedTuple):
             return [frozenset({f"{name}*{side}"}) for side in (0, 1)]
         return [reads(left), reads(right[0])] if right else [reads(left), frozenset()]
 
-    @property
-    def alike(self) -> bool:
-        """Whether both sides are one expression, or both typed numbers."""
-        sides = self.call.args[2:4]
-        texts = {ast.dump(side) for side in sides}
-        return len(sides) == 2 and (len(texts) == 1 or all(map(_is_typed, sides)))
-
 
 class Fault(NamedTuple):
     """A statement of the block with one fault; the line it is in, and how that was."""
@@ -147,12 +141,6 @@ def reads(node: ast.AST) -> frozenset[str]:
 
 def _is_stored(node: ast.AST) -> bool:
     return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-
-
-def _is_typed(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) or (
-        isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant)
-    )
 
 
 def stored(target: ast.AST) -> frozenset[str]:
@@ -473,7 +461,7 @@ def _whole(node: ast.AST, piece: Piece) -> list[ast.AST]:
         ways.append(ast.UnaryOp(ast.USub(), node))
     check = getattr(piece.stmt, "value", None)
     bound = called(check) == "at_most" and node is check.args[3]
-    if bound and not _is_typed(node):
+    if bound and not typed(node):
         twice = ast.BinOp(ast.Constant(2), ast.Mult(), node)
         ways += [twice, ast.BinOp(node, ast.Div(), ast.Constant(2))]
     return ways
