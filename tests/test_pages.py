@@ -135,7 +135,7 @@ BEYOND = """() => [...document.querySelectorAll(".iclrtut, .iclrtut *")]
     && !node.closest("svg *, .unseen, .panels, table, pre")
     && node.getBoundingClientRect().right > innerWidth + 1)
   .map((node) => node.outerHTML.slice(0, 120))"""
-AXE = """() => axe.run({include: [[".iclrtut"]]}, {
+AXE = """() => axe.run({include: [[".iclrtut .play"]]}, {
   resultTypes: ["violations"], preload: false, rules: {region: {enabled: false}},
 }).then((found) => found.violations.flatMap((rule) => rule.nodes.map(
   (node) => rule.id + ": " + node.html.slice(0, 120))))"""

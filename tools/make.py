@@ -125,7 +125,7 @@ def check(selection: list[str], *counted: str) -> None:
     one_thread = {"ICLRTUT_PROFILE": "smoke", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [
-            *(PYTHON, "-m", "pytest", "-n3", "--dist=loadfile"),
+            *(PYTHON, "-m", "pytest", "-n2", "--dist=loadfile"),
             *("--no-loadscope-reorder", f"--junitxml={report}"),
             *("--nbval-lax", f"--nbval-cell-timeout={PATIENCE}"),
             *(*selection, "tests", "notebooks"),
