@@ -216,7 +216,8 @@ def test_the_table_shows_interval_and_verdict_once_there_are_records(
         records.write(tmp_path, made)
         records.write(tmp_path, made | {"profile": "full"})
     row = repr(opened.claim("better", 9.0))
-    assert "2.0\u00a0[−0.5,\u00a04.5], n = 3 (sign-flip p = 0.25, 10 seeds would see" in row
+    told = "2.0 [−0.5, 4.5], n = 3 (sign-flip p = 0.25, 10 seeds would see"
+    assert told in row.replace("\u00a0", " ")
     assert "undecided" in row
     assert "9" in row.split(" · ")
     assert "0.9 (table 2)" in repr(opened.claim("often", **toy.MEASURED["often"]))
