@@ -8,7 +8,7 @@ import jupytext
 import nbformat
 import papermill
 import pytest
-from conftest import sample
+from conftest import NIGHTLY, sample
 
 from iclrtut import claims, data, records
 from iclrtut.commands import execute
@@ -128,6 +128,7 @@ def test_in_order_it_keeps_a_record(small):
     assert kept.is_file() and records.read(kept)
 
 
+@NIGHTLY
 def test_a_misspelt_parameter_stops_the_run(small):
     """papermill itself lets it pass and runs the defaults."""
     _, run, kept = small

@@ -360,6 +360,7 @@ def test_whatever_dies_on_a_cluster_no_kernel_is_left_and_the_sweep_goes_on(
     assert err.endswith("seed 3: the scheduler is gone: start it and run this again.\n")
 
 
+@NIGHTLY
 def test_a_sweep_measures_what_a_run_without_dask_measures(book, run, start):
     assert ending(run("--seeds", "3")) == (0, "")
     alone = (book / "alone.py", book / "records" / SLUG / "smoke-cpu-3.json")

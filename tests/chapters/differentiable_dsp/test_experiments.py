@@ -7,6 +7,7 @@ import pytest
 import runs
 import torch
 from assertions import refused
+from conftest import NIGHTLY
 from rng import rng
 from torch import nn
 
@@ -511,6 +512,7 @@ def two_notes(rate=16_000, f0=200.0):
     return np.concatenate([tones[0], np.zeros(rate), tones[1]])
 
 
+@NIGHTLY  # librosa compiles its pitch tracker first
 def test_a_recording_has_a_pitch_everywhere_and_its_silence_is_loudness():
     audio, f0, loud, truth = experiments.annotate(start(), two_notes(), 16_000)
     assert audio.shape == (1, 40_000) and f0.shape == loud.shape == (1, 250)
@@ -523,6 +525,7 @@ def test_a_recording_has_a_pitch_everywhere_and_its_silence_is_loudness():
     assert (loud[0, 80:170] == -80).all() and loud[0, 10:65].min() > 0
 
 
+@NIGHTLY
 def test_recordings_without_pitch_or_length_are_refused():
     run = start()
     refused(
@@ -535,6 +538,7 @@ def test_recordings_without_pitch_or_length_are_refused():
     )
 
 
+@NIGHTLY
 @pytest.mark.skipif(
     not (data.folder() / "audio_clips.npz").is_file(),
     reason="audio_clips.npz is not on this machine",
