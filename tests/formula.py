@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tautology import typed
+from form import CHECKS
 
-CHECKS = {"close", "monte_carlo", "symbolic", "at_most"}
 # Calls whose arguments say how much is drawn, from where, or how fine a grid is.
 DRAWS = {
     *("rand", "randn", "randint", "random", "rand_like", "randn_like", "multinomial"),
@@ -40,6 +39,7 @@ TURNED = {
     **{ast.Lt: ast.Gt, ast.Gt: ast.Lt, ast.LtE: ast.GtE, ast.GtE: ast.LtE},
     **{ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
 }
+TYPED = (ast.Constant, ast.UnaryOp, ast.BinOp, ast.operator, ast.unaryop)
 NESTED = (ast.For, ast.While, ast.If, ast.With)
 
 
@@ -137,6 +137,11 @@ def reads(node: ast.AST) -> frozenset[str]:
             found - stored - {a.arg for a in ast.walk(node) if isinstance(a, ast.arg)}
         )
     return found
+
+
+def typed(node: ast.expr) -> bool:
+    """Whether an expression is made of typed numbers alone."""
+    return all(isinstance(n, TYPED) for n in ast.walk(node))
 
 
 def _is_stored(node: ast.AST) -> bool:
@@ -416,7 +421,7 @@ def _wrong(node: Any, known: dict[str, Any], stmt: ast.stmt) -> Iterator[ast.AST
     elif isinstance(node, ast.Attribute) and node.attr in ("T", "mT"):
         yield node.value
     elif called(node) in DROPPED:
-        method = isinstance(node.func, ast.Attribute) and not _is_module(node.func)
+        method = isinstance(node.func, ast.Attribute) and not is_module(node.func)
         within = node.func.value if method else (node.args or [None])[0]
         if within is not None:
             yield within
@@ -467,7 +472,7 @@ def _whole(node: ast.AST, piece: Piece) -> list[ast.AST]:
     return ways
 
 
-def _is_module(function: ast.Attribute) -> bool:
+def is_module(function: ast.Attribute) -> bool:
     """Whether a function is one of a module's, such as np.log."""
     root: Any = function.value
     while isinstance(root, ast.Attribute):

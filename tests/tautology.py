@@ -7,11 +7,12 @@ by its own sum is seen where the sum has a name.
 import ast
 import copy
 
+from formula import called, is_module, typed
+
 LEAST = {"minimum", "min", "amin"}
 LARGEST = {"maximum", "max", "amax"}
 REDUCED = {"sum", "norm", "mean", "max", "amax", "min", "amin", "std", "var"}
 TURNED = {"T", "mT", "H", "mH", "transpose", "swapaxes", "t"}
-TYPED = (ast.Constant, ast.UnaryOp, ast.BinOp, ast.operator, ast.unaryop)
 DEPTH = 8  # of names in names
 
 
@@ -35,14 +36,11 @@ def tautology(statements: list[ast.stmt], call: ast.Call) -> str:
     for side, rest in ((one, other), (other, one)):
         if _shares_added(side) and _is_one(rest):
             return "shares of a sum add up to one, whatever they are shares of"
-    if all(_name(side) in REDUCED for side in sides) and _same(*map(_straight, sides)):
+    if all(called(side) in REDUCED for side in sides) and _same(*map(_straight, sides)):
         return "a norm is that of the transpose, whatever the matrix"
-    if (
-        isinstance(call.func, ast.Name | ast.Attribute)
-        and _last(call.func) == "at_most"
-    ):
+    if called(call) == "at_most":
         parts = [(one, other, LEAST), (other, one, LARGEST)]
-        if any(_name(a) in names and _among(b, a) for a, b, names in parts):
+        if any(called(a) in names and _among(b, a) for a, b, names in parts):
             return "a minimum is never above one of its parts"
     return ""
 
@@ -82,39 +80,21 @@ def _split(side: ast.expr) -> list[ast.expr]:
     return [_inlined(value.elt, {target.id: it}, 1) for it in each.iter.elts]
 
 
-def _last(func: ast.expr) -> str:
-    return func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "")
-
-
-def _name(node: ast.expr) -> str:
-    """The last name of what a call calls."""
-    return _last(node.func) if isinstance(node, ast.Call) else ""
-
-
 def _same(one: ast.expr, other: ast.expr) -> bool:
     return ast.dump(one) == ast.dump(other)
 
 
-def typed(node: ast.expr) -> bool:
-    """Whether an expression is made of typed numbers alone."""
-    return all(isinstance(n, TYPED) for n in ast.walk(node))
-
-
 def _is_one(node: ast.expr) -> bool:
-    return _name(node).startswith("ones") or getattr(node, "value", None) == 1
+    return called(node).startswith("ones") or getattr(node, "value", None) == 1
 
 
 def _operand(node: ast.expr) -> ast.expr | None:
     """What a sum is of: x of `x.sum()`, `x.sum(1)` and `torch.sum(x)`."""
-    if _name(node) != "sum" or not isinstance(node, ast.Call):
+    if called(node) != "sum" or not isinstance(node, ast.Call):
         return None
-    if isinstance(node.func, ast.Attribute) and not _library(node.func.value):
+    if isinstance(node.func, ast.Attribute) and not is_module(node.func):
         return node.func.value
     return node.args[0] if node.args else None
-
-
-def _library(node: ast.expr) -> bool:
-    return isinstance(node, ast.Name) and node.id in {"torch", "np"}
 
 
 def _shares_added(node: ast.expr) -> bool:
@@ -137,7 +117,7 @@ def _straight(node: ast.expr) -> ast.expr:
             return found.value if found.attr in TURNED else found
 
         def visit_Call(self, found: ast.Call) -> ast.expr:
-            turned = _name(found) in TURNED
+            turned = called(found) in TURNED
             self.generic_visit(found)
             return found.func if turned else found
 

@@ -25,7 +25,7 @@ def names(folder):
 
 
 @given(st.binary(max_size=1000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_what_was_written_is_read_and_hashed(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("files") / "deep" / "er" / "file"
     write_atomic(path, b"older")

@@ -16,7 +16,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @given(seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_accuracy_agrees_with_a_loop(seed):
     rng = np.random.default_rng(seed)
     logits, labels = rng.standard_normal((50, 4)), rng.integers(0, 4, 50)
@@ -32,7 +32,7 @@ def test_tensors_with_gradients_and_half_precision_are_taken():
 
 
 @given(seeds, st.integers(1, 12), st.integers(1, 12))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_auroc_counts_pairs(seed, n, m):
     rng = np.random.default_rng(seed)
     high, low = rng.integers(0, 5, n) / 2, rng.integers(0, 5, m) / 2
@@ -84,7 +84,7 @@ def softmax(logits):
 
 
 @given(seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_nll_agrees_with_torch(seed):
     logits, labels = classified(seed)
     loss = torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(labels))
@@ -101,7 +101,7 @@ def test_nll_survives_large_logits():
 
 
 @given(seeds, st.sampled_from([1, 7, 15]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_ece_agrees_with_a_loop_over_bins(seed, bins):
     logits, labels = classified(seed)
     rows = softmax(logits)
@@ -147,7 +147,7 @@ def test_ece_floor_of_one_bin_in_closed_form():
 
 
 @given(seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_frechet_distance_agrees_with_the_matrix_root(seed):
     rng = np.random.default_rng(seed)
     a = rng.standard_normal((40, 5)) @ rng.standard_normal((5, 5))
@@ -171,7 +171,7 @@ def test_frechet_distance_of_few_rows_and_in_one_dimension():
 
 
 @given(seeds, st.floats(0.3, 4))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_fit_temperature_undoes_a_scale_and_no_grid_beats_it(seed, scale):
     logits, labels = classified(seed, n=200)
     rng = np.random.default_rng(seed)

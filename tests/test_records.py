@@ -131,7 +131,7 @@ JUNK = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(sorted(records.KEYS)), JUNK)
 def test_whatever_stands_under_a_key_is_read_or_refused(tmp_path, key, junk):
     file = keep(tmp_path, json.dumps(toy.record(**{key: junk})))

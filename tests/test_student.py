@@ -79,7 +79,7 @@ def secrets_of(text):
     return [c for c in text if "\ue000" <= c <= "\uf8ff"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(documents())
 def test_no_character_of_a_solution_is_in_the_edition(text):
     source = classroom.book(text)
@@ -102,7 +102,7 @@ def test_no_character_of_a_solution_is_in_the_edition(text):
         assert words in shown
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(documents(*ODD))
 def test_a_solution_folded_otherwise_is_refused_or_left_out(text):
     try:

@@ -23,7 +23,7 @@ from iclrtut.chapters.differentiable_dsp import method
 
 FS = 16_000
 GRID = 2**20  # f0 in multiples of 1/GRID Hz: its sums are exact
-quickly = settings(deadline=None, max_examples=25, derandomize=True)
+quickly = settings(max_examples=25, derandomize=True)
 seeds = st.integers(0, 2**20)
 
 

@@ -16,7 +16,7 @@ from iclrtut.chapters.energy_based_classifier import method
 from iclrtut.errors import BadRequest
 
 seeds = st.integers(0, 2**31 - 1)
-few = settings(max_examples=15, deadline=None)
+few = settings(max_examples=15)
 
 
 def rng(seed=0):
@@ -401,7 +401,7 @@ def test_jem_loss_refuses(n, labels, m, k):
 # Curvature
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seeds)
 def test_lambda_max_against_the_whole_hessian(seed):
     model, x = toy(seed % 99, 3), points(4, 3, seed)

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from iclrtut.chapters.meta_transfer import method
 from iclrtut.errors import BadRequest
 
-quickly = settings(deadline=None, max_examples=25, derandomize=True)
+quickly = settings(max_examples=25, derandomize=True)
 seeds = st.integers(0, 2**20)
 laws = st.sampled_from([1.0, 0.1, 1e-3])
 NEVER = 1e-6  # of p-values
