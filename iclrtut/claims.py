@@ -28,6 +28,11 @@ HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 PROFILES = ("smoke", "quick", "full")
 SEEDS = 10  # that a claim of `quick` is judged over, at least
 
+# What a claim says of the paper's number where the paper has none to set beside ours.
+NO_NUMBER = "no number"
+OURS = f"{NO_NUMBER}, since the claim is this book's own"
+UNCHECKED = f"{NO_NUMBER}, since none of the paper's for this has been checked"
+
 Kind = Literal["mean", "share", "always", "count"]
 SAYS: dict[Kind, str] = {
     "mean": "mean",
@@ -131,7 +136,7 @@ class Claim:
     @property
     def paper_has_one(self) -> bool:
         """Whether the paper has a number to set beside ours."""
-        return not self.paper.startswith("no number")
+        return not self.paper.startswith(NO_NUMBER)
 
     @property
     def number(self) -> str:

@@ -100,9 +100,8 @@ def sign_flip(values: Sequence[float]) -> float:
     import numpy as np
 
     n, sizes = len(values), np.abs(np.asarray(values, float))
-    least = abs(math.fsum(values)) - ROUNDING * float(
-        sizes.sum()
-    )  # a tie is as far, but rounds
+    # A tie is as far, but rounds.
+    least = abs(math.fsum(values)) - ROUNDING * float(sizes.sum())
     if n > EXACT:
         signs = np.random.default_rng(0).integers(0, 2, (DRAWS, n), dtype=np.int8)
         drawn = int((np.abs((2 * signs - 1) @ sizes) >= least).sum())

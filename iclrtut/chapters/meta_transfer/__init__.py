@@ -3,10 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from iclrtut.claims import Chapter, Claim, above, below
-
-OURS = "no number, since the claim is this book's own"
-UNCHECKED = "no number, since none of the paper's for this has been checked"
+from iclrtut.claims import OURS, UNCHECKED, Chapter, Claim, above, below
 
 
 class Settings(NamedTuple):

@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from iclrtut.claims import Chapter, Claim, above, below
+from iclrtut.claims import OURS, UNCHECKED, Chapter, Claim, above, below
 
-OURS = "no number, since the claim is this book's own"
-UNCHECKED = "no number, since none of the paper's for this has been checked"
 THEOREM = "no number, since it is a theorem"
 DIGITS = 1797  # images in the set that `quick` splits
 
