@@ -199,7 +199,8 @@ def test_no_file_is_large():
 def test_nothing_built_is_kept():
     names = {file.relative_to(TREE).as_posix() for file in tracked()}
     assert not [n for n in names if n.startswith(("_build/", ".venv/"))]
-    shipped = {"iclrtut/shipped/tuebingen_pairs.npz"}
+    sets = ("omniglot_small", "tuebingen_pairs")
+    shipped = {f"iclrtut/shipped/{name}.npz" for name in sets}
     assert {n for n in names if n.endswith((".pyc", ".pt", ".npz"))} == shipped
 
 
@@ -257,6 +258,7 @@ SHARED = {
     "fit_probe": "for the chapters on features that are to come",
     "fit_temperature": "of calibration, for the chapter that compares classifiers",
     "frechet_distance": "for the chapter on generators that is to come",
+    "letters": "a foreign set, for the chapters that tell what is foreign",
     "load_recording": "for a second chapter on sound that is to come",
     "pitch": "for a second chapter on sound that is to come",
     "same_steps": "for the loops that the chapters are to write on their pages",

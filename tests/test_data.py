@@ -283,7 +283,7 @@ def test_a_set_without_an_address_names_file_and_folder(home):
 
 
 # What comes with the package or its libraries; `quick` loads no other set.
-EMBEDDED = ("digits", "photographs", "tuebingen_pairs")
+EMBEDDED = ("digits", "photographs", "tuebingen_pairs", "omniglot_small")
 
 
 @pytest.mark.parametrize("name", EMBEDDED)

@@ -84,6 +84,31 @@ def test_foreign_inputs_fill_the_range(low, high):
     assert torch.allclose(patches, low + (high - low) * torch.tensor(pixels) / 255)
 
 
+@pytest.mark.parametrize(("low", "high"), RANGES)
+def test_letters_are_cut_averaged_and_as_bright_as_the_range_allows(low, high):
+    stored = data.load("omniglot_small")
+    assert len(stored["images_packed"]) == 242 * 20
+    made = images.letters(torch.zeros(40, 1, 8, 8), rng(), low=low, high=high)
+    assert made.shape == (40, 1, 8, 8) and len(made.unique(dim=0)) > 30
+    assert torch.allclose(made.amax((1, 2, 3)), torch.tensor(high))
+    assert made.amin() == low
+    ink = made > low  # along the longer side it reaches from end to end
+    across = ink.any(2)[:, 0, [0, -1]].all(1)
+    down = ink.any(3)[:, 0, [0, -1]].all(1)
+    assert (across | down).all()
+    three = images.letters(torch.zeros(4, 3, 32, 32), rng(), low=low, high=high)
+    assert (three == three[:, :1]).all()
+
+
+def test_ink_is_centred_and_keeps_its_shape():
+    ink = np.zeros((105, 105), dtype=np.uint8)
+    ink[10:90, 50:70] = 1  # four times as high as wide
+    square = images._square(ink, 8)
+    want = torch.zeros(8, 8)
+    want[:, 3:5] = 1
+    assert torch.equal(square, want)
+
+
 def test_moving_pixels(x):
     assert torch.equal(
         images.inverted(images.inverted(x, low=-1, high=1), low=-1, high=1), x
