@@ -33,6 +33,9 @@ class Settings(NamedTuple):
     learning_rate: float = 3e-3
     warmup: int = 100
     data_noise: float = 0.03
+    tuned_noise: float = 0.5  # of the tuned baseline, chosen on seeds 0 to 4
+    tuned_l2: float = 1e-3
+    labelled_steps: int = 150  # of each training with labelled chains
     sampler_steps: int = 5
     alpha: float = 1.0
     sigma: float = 0.01
@@ -40,24 +43,26 @@ class Settings(NamedTuple):
     restart: float = 0.05
     foreign: int = 697  # inputs of each foreign set
     radii: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4)  # L-infinity, pixels in [-1, 1]
-    attacked: int = 300  # inputs attacked at each radius
+    attack_radius: float = 0.3  # of the claims, one of radii
+    attacked: int = 200  # inputs attacked at each radius
+    attack_starts: int = 3
     attack_steps: int = 20
     refine_attacked: int = 100  # inputs attacked through the refinement
-    refine_radius: float = 0.3
     refine_steps: int = 10
     refine_chains: int = 5
     samples: int = 400  # compared by Frechet distance
     sample_steps: int = 300
     conditional: int = 100  # samples of a wanted class
     timed_steps: int = 10
-    plane_steps: int = 1500
+    plane_steps: int = 1200
     plane_sampler_steps: int = 20
     divergence_steps: int = 120  # of a training that is meant to break
     checkpoint_every: int = 100  # steps
 
 
 FOREIGN = {
-    "noise": "uniform noise",
+    "letters": "handwritten letters of eight alphabets",
+    "binary": "pixels black or white by a coin",
     "photographs": "photographs",
     "permuted": "the test inputs with one shuffle of the pixels",
     "inverted": "the test inputs with dark and light exchanged",
@@ -65,19 +70,35 @@ FOREIGN = {
     "grey": "constant grey",
     "interpolated": "means of two test inputs of different classes",
 }
+SCORES = {
+    "density": "log p(x)",
+    "confidence": "max p(y|x)",
+    "mass": "approximate mass",
+}
 
 
 def _foreign_claims() -> Iterator[Claim]:
-    for id, score in {"density": "log p(x)", "mass": "approximate mass"}.items():
+    for id, score in SCORES.items():
         for name, description in FOREIGN.items():
             yield Claim(
-                f"ood_{id}_{name}",
+                f"{id}_{name}",
                 f"Detects foreign inputs by {score}: {description}",
                 "section 5.3",
-                f"AUROC of JEM's {score} minus AUROC of plain softmax's confidence",
+                f"AUROC of JEM's {score} minus AUROC of the tuned classifier's",
                 above(0),
                 UNCHECKED,
             )
+    yield Claim(
+        "mass_over_confidence",
+        "Detects letters better by its approximate mass than by its own confidence",
+        "section 5.3",
+        "AUROC of JEM's approximate mass minus AUROC of JEM's max p(y|x), letters",
+        above(0),
+        UNCHECKED,
+    )
+
+
+RIVALS = {"plain": "a plain classifier", "tuned": "a tuned classifier"}
 
 
 CHAPTER = Chapter(
@@ -98,12 +119,15 @@ CHAPTER = Chapter(
             split=Split(train=200, evaluator=100, validation=50, test=100),
             steps=6,
             evaluator_steps=6,
+            labelled_steps=4,
             batch=16,
             warmup=2,
             buffer=64,
             foreign=50,
             radii=(0.1, 0.4),
+            attack_radius=0.4,
             attacked=20,
+            attack_starts=2,
             attack_steps=2,
             refine_attacked=4,
             refine_steps=2,
@@ -133,7 +157,7 @@ CHAPTER = Chapter(
             radii=tuple(2 * pixels / 255 for pixels in (2, 4, 8, 16)),
             attacked=500,
             refine_attacked=200,
-            refine_radius=2 * 8 / 255,
+            attack_radius=2 * 8 / 255,
             samples=1000,
             conditional=500,
             checkpoint_every=1000,
@@ -142,11 +166,27 @@ CHAPTER = Chapter(
     claims=(
         Claim(
             "accuracy",
-            "Classifies almost as well as a softmax classifier",
+            "Classifies almost as well as a plain classifier",
             "section 5.1",
-            "accuracy of softmax minus accuracy of JEM, percentage points",
+            "accuracy of plain minus accuracy of JEM, percentage points",
             below(3),
             "JEM 92.9 % on CIFAR-10 (table 1)",
+        ),
+        Claim(
+            "accuracy_tuned",
+            "Classifies almost as well as a tuned classifier",
+            "section 5.1",
+            "accuracy of tuned minus accuracy of JEM, percentage points",
+            below(3),
+            OURS,
+        ),
+        Claim(
+            "split",
+            "Needs the split: labelled chains harm the classifier of the joint",
+            "section 4",
+            "cross-entropy on training batches, joint loss minus split loss, nats",
+            above(0),
+            UNCHECKED,
         ),
         Claim(
             "generates_buffer",
@@ -175,39 +215,59 @@ CHAPTER = Chapter(
             kind="share",
         ),
         Claim(
-            "calibrated",
-            "Is better calibrated",
-            "section 5.2",
-            "expected calibration error (15 bins) of softmax minus that of JEM",
-            above(0),
-            UNCHECKED,
-        ),
-        Claim(
-            "nll_raw",
-            "Gives better probabilities",
+            "remembers",
+            "Keeps training inputs in its buffer",
             "beside the paper",
-            "negative log-likelihood of softmax minus that of JEM, nats",
+            "share of the buffer that lies nearer to a training input than to any of "
+            "as many unseen ones, minus one half",
             above(0),
             OURS,
         ),
-        Claim(
-            "nll_tempered",
-            "Gives better probabilities, after one temperature each",
-            "beside the paper",
-            "negative log-likelihood of softmax minus that of JEM, nats, each with the "
-            "temperature fitted on validation inputs",
-            above(0),
-            OURS,
+        *(
+            Claim(
+                f"calibration_{id}",
+                f"Is better calibrated than {name}",
+                "section 5.2",
+                f"expected calibration error above its floor, {id} minus JEM",
+                above(0),
+                "ECE 22.32 % without and 4.87 % with JEM (figure of the authors' "
+                "repository)"
+                if id == "plain"
+                else OURS,
+            )
+            for id, name in RIVALS.items()
+        ),
+        *(
+            Claim(
+                claim if id == "plain" else f"{claim}_{id}",
+                f"Gives better probabilities than {name}{after}",
+                "beside the paper",
+                f"negative log-likelihood of {id} minus that of JEM, nats{how}",
+                above(0),
+                OURS,
+            )
+            for id, name in RIVALS.items()
+            for claim, after, how in (
+                ("nll_raw", "", ""),
+                (
+                    "nll_tempered",
+                    ", after one temperature each",
+                    ", each with the temperature fitted on validation inputs",
+                ),
+            )
         ),
         *_foreign_claims(),
-        Claim(
-            "robust",
-            "Survives an attack that breaks a softmax classifier",
-            "section 5.4",
-            "accuracy of JEM minus accuracy of softmax under L-infinity PGD, at the "
-            "smallest radius that leaves softmax less than 20 %",
-            above(0),
-            "a figure, without a number",
+        *(
+            Claim(
+                f"robust_{id}",
+                f"Survives attacks better than {name}",
+                "section 5.4",
+                f"accuracy of JEM minus accuracy of {id} under L-infinity PGD of one "
+                "radius, each by the worst of three starts an input",
+                above(0),
+                UNCHECKED,
+            )
+            for id, name in RIVALS.items()
         ),
         Claim(
             "robust_refined",

@@ -5,10 +5,8 @@ are int64 [n]; numbers in brackets are equations of the chapter. Sizes come from
 settings of the run, which `iclrtut.start` returns.
 """
 
-import contextlib
-import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,7 +29,6 @@ from iclrtut.chapters.energy_based_classifier.method import (
     log_density,
     mass_score,
     pgd,
-    plane_net,
     refine,
     wide_resnet,
 )
@@ -102,7 +99,8 @@ def foreign_sets(test: Labelled, rng: np.random.Generator, n: int) -> dict[str, 
     permuted = images.shuffled_alike(x, rng)
     interpolated = images.interpolated(test.x, test.y, n, rng)
     return {
-        "noise": images.noise(x, rng, **PIXELS),
+        "letters": images.letters(x, rng, **PIXELS),
+        "binary": images.noise(x, rng, **PIXELS).sign(),
         "photographs": images.photographs(x, rng, **PIXELS),
         "permuted": permuted,
         "inverted": images.inverted(x, **PIXELS),
@@ -112,47 +110,7 @@ def foreign_sets(test: Labelled, rng: np.random.Generator, n: int) -> dict[str, 
     }
 
 
-# Eight Gaussians in the square [-HALF, HALF]^2
-CENTRES = torch.tensor(
-    [[math.cos(k * math.pi / 4), math.sin(k * math.pi / 4)] for k in range(8)]
-)
-SPREAD, HALF = 0.15, 2.0
-
-
-def eight_gaussians(n: int, generator: torch.Generator) -> Labelled:
-    """n points [n, 2] of eight Gaussians on the unit circle, classes alternating."""
-    which = torch.randint(8, (n,), generator=generator)
-    noise = torch.randn(n, 2, generator=generator)
-    return Labelled(CENTRES[which] + SPREAD * noise, which % 2)
-
-
-def eight_log_density(x: Tensor) -> Tensor:
-    """Exact log p(x) of `eight_gaussians`, [..., 2] to [...], nats."""
-    square = (x[..., None, :] - CENTRES.to(x)).square().sum(-1) / SPREAD**2
-    return torch.logsumexp(-square / 2, -1) - math.log(8 * 2 * math.pi * SPREAD**2)
-
-
-def grid(points: int = 101) -> Tensor:
-    """Centres of equal cells of the square, [points**2, 2]."""
-    line = (torch.arange(points) + 0.5) * (2 * HALF / points) - HALF
-    return torch.cartesian_prod(line, line)
-
-
-def kl_on_grid(model: nn.Module) -> float:
-    """KL(truth || model) of the eight Gaussians over the cells of `grid`, nats.
-
-    Args:
-        model: points [n, 2] to logits; its density is exp(LSE), normalised.
-    """
-    cells = grid()
-    learnt = log_density(predict(model, cells)).double().log_softmax(0)
-    truth = eight_log_density(cells.double()).log_softmax(0)
-    return float((truth.exp() * (truth - learnt)).sum())
-
-
 # Training
-
-LossAt = Callable[[int], tuple[Tensor, dict[str, float]]]
 
 
 def net(run: Run, name: str = "net") -> Net:
@@ -164,155 +122,195 @@ def net(run: Run, name: str = "net") -> Net:
     return digits_net(seed).to(run.device)
 
 
-class Trained(NamedTuple):
-    """A trained network, its buffer of chains (JEM only) and its curves."""
+def draw_batch(
+    part: Labelled, n: int, noise: float, generator: torch.Generator
+) -> Labelled:
+    """n inputs drawn with replacement, with normal noise on their pixels."""
+    device = part.x.device
+    rows = torch.randint(len(part.x), (n,), generator=generator, device=device)
+    x = part.x[rows]
+    return Labelled(
+        x + noise * torch.randn(x.shape, generator=generator, device=device),
+        part.y[rows],
+    )
 
-    model: Net
-    buffer: ReplayBuffer | None
-    history: History
+
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
 
 
-def _fit(
-    run: Run,
-    name: str,
-    model: Net,
-    loss_at: LossAt,
-    steps: int,
-    *,
-    state: dict[str, Any],
-    limits: Mapping[str, float] = {},
-    checkpoint: bool = True,
-) -> History:
-    """Train by Adam; the learning rate warms up, then falls on half a cosine."""
-    s: Settings = run.settings
+def loop(run: Run, data: Data, settings: Settings | None = None) -> Loop:
+    """JEM as in the authors' code, at the sizes of the run, (7) to (11) and (16).
+
+    Args:
+        run, data: what is trained on what.
+        settings: in place of those of the run.
+    """
+    s: Settings = settings or run.settings
+    model, draws = net(run), run.generator("jem")
+    shape = tuple(data.train.x.shape[1:])
+    buffer = ReplayBuffer(s.buffer, shape, s.restart, draws, run.device)
     adam = torch.optim.Adam(model.parameters(), lr=s.learning_rate, fused=True)
 
     def step(t: int) -> dict[str, Tensor | float]:
-        loss, watched = loss_at(t)
-        adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        adam.step()
-        return {"loss": loss, **watched}
-
-    return fit(
-        Loop(step, adam, {"model": model, **state}, warmup_cosine(s.warmup, steps)),
-        steps,
-        folder=run.folder if checkpoint else None,
-        name=name,
-        limits=limits,
-        every=s.checkpoint_every,
-    )
-
-
-def _batch(s: Settings, part: Labelled, generator: torch.Generator) -> Labelled:
-    """A batch drawn with replacement, with the authors' noise on the inputs."""
-    rows = torch.randint(
-        len(part.x), (s.batch,), generator=generator, device=part.x.device
-    )
-    x = part.x[rows]
-    noise = torch.empty_like(x).normal_(generator=generator)
-    return Labelled(x + s.data_noise * noise, part.y[rows])
-
-
-def _softmax_loss(
-    s: Settings, model: Net, part: Labelled, generator: torch.Generator
-) -> LossAt:
-    def loss_at(t: int) -> tuple[Tensor, dict[str, float]]:
-        x, y = _batch(s, part, generator)
-        return F.cross_entropy(model(x), y), {}
-
-    return loss_at
-
-
-def _jem_loss(s: Settings, model: Net, part: Labelled, buffer: ReplayBuffer) -> LossAt:
-    generator = buffer.generator
-
-    def loss_at(t: int) -> tuple[Tensor, dict[str, float]]:
-        x, y = _batch(s, part, generator)
-        x_energy, _ = _batch(s, part, generator)
+        x, y = draw_batch(data.train, s.batch, s.data_noise, draws)
+        second, _ = draw_batch(data.train, s.batch, s.data_noise, draws)
         start, slots = buffer.draw(s.batch)
-        samples = langevin(model, start, s.sampler_steps, s.alpha, s.sigma, generator)
+        samples = langevin(model, start, s.sampler_steps, s.alpha, s.sigma, draws)
         buffer.put(slots, samples)
-        loss, watched = jem_loss(model, x, y, samples, x_energy)
-        return loss, {**watched, "largest": float(samples.abs().max())}
+        loss, watched = jem_loss(model, x, y, samples, second)
+        _descend(adam, loss)
+        return {"loss": loss, **watched, "largest": samples.abs().max()}
 
-    return loss_at
+    state = {"model": model, "buffer": buffer, "draws": draws}
+    return Loop(step, adam, state, warmup_cosine(s.warmup, s.steps))
 
 
-def _buffer(run: Run, data: Data, name: str) -> ReplayBuffer:
+def labelled_loop(run: Run, data: Data, *, split: bool) -> Loop:
+    """JEM with chains that carry labels y': each slot keeps one, and climbs f(x')[y'].
+
+    Args:
+        run, data: as in `loop`.
+        split: whether the loss is that of (16). Else it is the joint's,
+            mean f(x')[y'] - mean f(x)[y], which the labels bias by (8b).
+    """
     s: Settings = run.settings
-    shape = tuple(data.train.x.shape[1:])
-    return ReplayBuffer(s.buffer, shape, s.restart, run.generator(name), run.device)
+    made = loop(run, data)
+    model, buffer, draws = made.state.values()
+
+    def step(t: int) -> dict[str, Tensor | float]:
+        x, y = draw_batch(data.train, s.batch, s.data_noise, draws)
+        start, slots = buffer.draw(s.batch)
+        wanted = slots % 10
+        samples = langevin(
+            model, start, s.sampler_steps, s.alpha, s.sigma, draws, wanted
+        )
+        buffer.put(slots, samples)
+        logits, drawn = model(torch.cat([x, samples])).split(s.batch)
+        right = F.cross_entropy(logits, y)
+        gap = log_density(logits).mean() - log_density(drawn).mean()
+        joint = drawn.gather(1, wanted[:, None]) - logits.gather(1, y[:, None])
+        _descend(made.optimizer, right - gap if split else joint.mean())
+        return {"loss": right, "gap": gap, "largest": samples.abs().max()}
+
+    return made._replace(step=step)
 
 
-def _train_classifier(
-    run: Run, name: str, model: Net, part: Labelled, steps: int
-) -> History:
-    generator = run.generator(name)
-    loss_at = _softmax_loss(run.settings, model, part, generator)
-    return _fit(run, name, model, loss_at, steps, state={"generator": generator})
+def measure_split(run: Run, data: Data) -> tuple[Measurements, dict[str, list[float]]]:
+    """Train with labelled chains by either loss; the cross-entropies, and the curves.
+
+    The statistic is the mean over the last fifth of the steps that both took.
+    """
+    steps = run.settings.labelled_steps
+    curves = {
+        name: until_broken(
+            run, name, labelled_loop(run, data, split=name == "split"), steps
+        ).curves["loss"]
+        for name in ("joint", "split")
+    }
+    end = min(map(len, curves.values()))
+    nats = {
+        k: statistics.fmean(v[end - max(1, end // 5) : end]) for k, v in curves.items()
+    }
+    return {"split": {"value": nats["joint"] - nats["split"], **nats}}, curves
 
 
-def train_softmax(run: Run, data: Data) -> Trained:
-    """The baseline: cross-entropy alone, all else as in `train_jem`."""
-    model, steps = net(run), run.settings.steps
-    history = _train_classifier(run, "softmax", model, data.train, steps)
-    return Trained(model, None, history)
+class Trained(NamedTuple):
+    """A trained network, its buffer of chains and its curves."""
+
+    model: Net
+    buffer: ReplayBuffer
+    history: History
 
 
 def train_jem(run: Run, data: Data) -> Trained:
-    """JEM as in the authors' code, at the sizes of the run, (7) to (11) and (16).
+    """The loop of the page, to its end.
 
     Raises:
         Diverged: the gap or the largest pixel of a sample left its limit.
     """
-    model, buffer = net(run), _buffer(run, data, "jem")
-    loss_at = _jem_loss(run.settings, model, data.train, buffer)
-    state = {"buffer": buffer, "generator": buffer.generator}
-    steps = run.settings.steps
-    history = _fit(run, "jem", model, loss_at, steps, state=state, limits=LIMITS)
-    return Trained(model, buffer, history)
+    made, s = loop(run, data), run.settings
+    every = s.checkpoint_every
+    history = fit(
+        made, s.steps, folder=run.folder, name="JEM", limits=LIMITS, every=every
+    )
+    return Trained(made.state["model"], made.state["buffer"], history)
+
+
+def until_broken(run: Run, name: str, made: Loop, steps: int) -> History:
+    """Train, without a checkpoint, until a number leaves its limit."""
+    try:
+        return fit(made, steps, folder=None, name=name, limits=LIMITS)
+    except Diverged as stop:
+        return stop.history
+
+
+def classifier_loop(
+    run: Run,
+    part: Labelled,
+    *,
+    steps: int,
+    noise: float,
+    l2: float = 0.0,
+    name: str = "net",
+) -> Loop:
+    """Cross-entropy alone, all else as in `loop`.
+
+    Args:
+        run: gives batch and learning rate.
+        part: what is trained on.
+        steps: after which the learning rate has fallen to 0.
+        noise: standard deviation of the noise on the inputs.
+        l2: weight of the squared weights' gradient (Adam's weight decay).
+        name: of the first weights, as in `net`.
+    """
+    s: Settings = run.settings
+    model, draws = net(run, name), run.generator(f"{name} batches")
+    adam = torch.optim.Adam(
+        model.parameters(), lr=s.learning_rate, weight_decay=l2, fused=True
+    )
+
+    def step(t: int) -> dict[str, Tensor | float]:
+        x, y = draw_batch(part, s.batch, noise, draws)
+        loss = F.cross_entropy(model(x), y)
+        _descend(adam, loss)
+        return {"loss": loss}
+
+    state = {"model": model, "draws": draws}
+    return Loop(step, adam, state, warmup_cosine(s.warmup, steps))
+
+
+def _trained(run: Run, name: str, made: Loop, steps: int) -> Net:
+    every = run.settings.checkpoint_every
+    fit(made, steps, folder=run.folder, name=name, every=every)
+    model: Net = made.state["model"]
+    return model
+
+
+def train_plain(run: Run, data: Data) -> Net:
+    """The paper's baseline: JEM's data, noise, network and steps, no density."""
+    s: Settings = run.settings
+    made = classifier_loop(run, data.train, steps=s.steps, noise=s.data_noise)
+    return _trained(run, "plain", made, s.steps)
+
+
+def train_tuned(run: Run, data: Data, steps: int | None = None) -> Net:
+    """A baseline with input noise and L2 of its own, chosen as the chapter says."""
+    s: Settings = run.settings
+    n = steps or s.steps
+    made = classifier_loop(run, data.train, steps=n, noise=s.tuned_noise, l2=s.tuned_l2)
+    return _trained(run, f"tuned {n}", made, n)
 
 
 def train_evaluator(run: Run, data: Data) -> Net:
     """A classifier that evaluates samples; JEM has seen none of its training inputs."""
-    model, steps = net(run, "judge"), run.settings.evaluator_steps
-    _train_classifier(run, "judge", model, data.evaluator, steps)
-    return model
-
-
-def train_plane(run: Run) -> Trained:
-    """JEM on the eight Gaussians, on the CPU, chains held in the square.
-
-    Its sampler has T = 1 in (9b), so that the density of the model can be looked at.
-
-    Raises:
-        Diverged: the gap left its limit.
-    """
     s: Settings = run.settings
-    generator = run.generator("plane", "cpu")
-    model = plane_net(generator.initial_seed())
-    buffer = ReplayBuffer(s.buffer, (2,), s.restart, generator)
-    sample = partial(
-        langevin,
-        steps=s.plane_sampler_steps,
-        alpha=0.005,
-        sigma=0.1,
-        generator=generator,
-        clamp=(-HALF, HALF),
+    made = classifier_loop(
+        run, data.evaluator, steps=s.evaluator_steps, noise=s.data_noise, name="judge"
     )
-
-    def loss_at(t: int) -> tuple[Tensor, dict[str, float]]:
-        x, y = eight_gaussians(s.batch, generator)
-        start, slots = buffer.draw(s.batch)
-        samples = sample(model, start)
-        buffer.put(slots, samples)
-        return jem_loss(model, x, y, samples)
-
-    state, limits = {"buffer": buffer, "generator": generator}, {"gap": LIMITS["gap"]}
-    steps = s.plane_steps
-    history = _fit(run, "plane", model, loss_at, steps, state=state, limits=limits)
-    return Trained(model, buffer, history)
+    return _trained(run, "evaluator", made, s.evaluator_steps)
 
 
 def divergence(
@@ -338,23 +336,19 @@ def divergence(
     s: Settings = run.settings._replace(
         sampler_steps=sampler_steps, alpha=alpha, sigma=sigma
     )
-    model, buffer = net(run), _buffer(run, data, "divergence")
-    training = _jem_loss(s, model, data.train, buffer)
+    training = loop(run, data, s)
     rows: list[dict[str, float]] = []
 
-    def loss_at(t: int) -> tuple[Tensor, dict[str, float]]:
-        loss, watched = training(t)
-        within = all(abs(watched[key]) <= limit for key, limit in LIMITS.items())
+    def step(t: int) -> Any:
+        numbers = {k: float(v) for k, v in training.step(t).items()}
+        within = all(abs(numbers[key]) <= limit for key, limit in LIMITS.items())
         if t % 10 == 0 or not within:
-            largest = lambda_max(model, data.train.x[:16], 8)
+            largest = lambda_max(training.state["model"], data.train.x[:16], 8)
             curvature = alpha * largest.median().item()
-            rows.append({"step": t, **watched, "curvature": curvature})
-        return loss, watched
+            rows.append({"step": t, **numbers, "curvature": curvature})
+        return numbers
 
-    state = {"buffer": buffer, "generator": buffer.generator}
-    fit_until = partial(_fit, run, "divergence", model, loss_at, s.divergence_steps)
-    with contextlib.suppress(Diverged):
-        fit_until(state=state, limits=LIMITS, checkpoint=False)
+    until_broken(run, "divergence", training._replace(step=step), s.divergence_steps)
     return {key: [row[key] for row in rows] for key in rows[0]}
 
 
@@ -365,104 +359,149 @@ def _accuracy(model: nn.Module, part: Labelled) -> float:
     return metrics.accuracy(predict(model, part.x), part.y)
 
 
-def measure_accuracy(data: Data, plain: Net, jem: Net) -> Measurements:
+Rivals = Mapping[str, Net]  # "plain" and "tuned" -> a trained classifier
+
+
+def measure_accuracy(data: Data, jem: Net, rivals: Rivals) -> Measurements:
     """Accuracy on the test inputs, in per cent, without any noise on them."""
-    softmax, ours = (100 * _accuracy(model, data.test) for model in (plain, jem))
-    return {"accuracy": {"value": softmax - ours, "softmax": softmax, "jem": ours}}
+    ours = 100 * _accuracy(jem, data.test)
+    theirs = {name: 100 * _accuracy(model, data.test) for name, model in rivals.items()}
+    return {
+        _against("accuracy", name): {"value": each - ours, "rival": each, "jem": ours}
+        for name, each in theirs.items()
+    }
 
 
-def measure_calibration(data: Data, plain: Net, jem: Net) -> Measurements:
-    """Expected calibration error on the test inputs, and its floor (13)."""
-    numbers = {}
-    for name, model in {"softmax": plain, "jem": jem}.items():
-        p = predict(model, data.test.x).softmax(1)
-        confidence = p.max(1).values
-        numbers[name] = metrics.ece(p, data.test.y)
-        numbers[f"{name}_floor"] = metrics.ece_floor(confidence)
-        accuracy = metrics.accuracy(p, data.test.y)
-        numbers[f"{name}_overconfidence"] = float(confidence.mean()) - accuracy
-    return {"calibrated": {"value": numbers["softmax"] - numbers["jem"], **numbers}}
+def _against(claim: str, rival: str) -> str:
+    return claim if rival == "plain" else f"{claim}_{rival}"
 
 
-def measure_nll(data: Data, plain: Net, jem: Net) -> Measurements:
+def _calibration(model: Net, test: Labelled) -> dict[str, float]:
+    p = predict(model, test.x).softmax(1)
+    confidence = p.max(1).values
+    error, floor = metrics.ece(p, test.y), metrics.ece_floor(confidence)
+    over = float(confidence.mean()) - metrics.accuracy(p, test.y)
+    return {"excess": error - floor, "ece": error, "floor": floor, "over": over}
+
+
+def measure_calibration(data: Data, jem: Net, rivals: Rivals) -> Measurements:
+    """Expected calibration error above its floor (13), on the test inputs."""
+    ours = _calibration(jem, data.test)
+    measured = {}
+    for name, model in rivals.items():
+        theirs = _calibration(model, data.test)
+        numbers = {f"jem_{k}": v for k, v in ours.items()}
+        numbers |= {f"rival_{k}": v for k, v in theirs.items()}
+        value = theirs["excess"] - ours["excess"]
+        measured[f"calibration_{name}"] = {"value": value, **numbers}
+    return measured
+
+
+def _nll(model: Net, data: Data) -> dict[str, float]:
+    logits, validation = predict(model, data.test.x), predict(model, data.validation.x)
+    temperature = metrics.fit_temperature(validation, data.validation.y)
+    return {
+        "nll_raw": metrics.nll(logits, data.test.y),
+        "nll_tempered": metrics.nll(logits / temperature, data.test.y),
+    }
+
+
+def measure_nll(data: Data, jem: Net, rivals: Rivals) -> Measurements:
     """Negative log-likelihood on the test inputs, raw and after one temperature."""
-    raw, tempered = {}, {}
-    for name, model in {"softmax": plain, "jem": jem}.items():
-        logits = predict(model, data.test.x)
-        validation = predict(model, data.validation.x)
-        temperature = metrics.fit_temperature(validation, data.validation.y)
-        raw[name] = metrics.nll(logits, data.test.y)
-        tempered[name] = metrics.nll(logits / temperature, data.test.y)
-        tempered[f"{name}_temperature"] = temperature
-        p = (logits / temperature).softmax(1)
-        tempered[f"{name}_ece"] = metrics.ece(p, data.test.y)
+    ours, measured = _nll(jem, data), {}
+    for name, model in rivals.items():
+        for claim, nats in _nll(model, data).items():
+            measured[_against(claim, name)] = {
+                "value": nats - ours[claim], "rival": nats, "jem": ours[claim]
+            }  # fmt: skip
+    return measured
+
+
+def scores(model: Net, x: Tensor) -> dict[str, Tensor]:
+    """The three scores [n] of inputs, each higher for the familiar, (12)."""
+    logits = predict(model, x)
     return {
-        "nll_raw": {"value": raw["softmax"] - raw["jem"], **raw},
-        "nll_tempered": {"value": tempered["softmax"] - tempered["jem"], **tempered},
+        "density": log_density(logits),
+        "confidence": logits.softmax(1).max(1).values,
+        "mass": in_batches(partial(mass_score, model), x),
     }
 
 
-def ood_scores(plain: Net, jem: Net, x: Tensor) -> dict[str, Tensor]:
-    """Scores [n] of inputs, each higher for the familiar, (12)."""
-    logits = predict(plain, x)
-    return {
-        "density": log_density(predict(jem, x)),
-        "mass": in_batches(partial(mass_score, jem), x),
-        "softmax": logits.softmax(1).max(1).values,
-        "plain_lse": log_density(logits),
-        "plain_mass": in_batches(partial(mass_score, plain), x),
-    }
+Areas = dict[str, dict[str, dict[str, float]]]
 
 
-def measure_ood(
-    data: Data, plain: Net, jem: Net, foreign: dict[str, Tensor]
-) -> Measurements:
-    """AUROC between test inputs and each foreign set, score by score; no threshold."""
-    inside = ood_scores(plain, jem, data.test.x)
-    areas = {}
-    for name, x in foreign.items():
-        outside = ood_scores(plain, jem, x)
-        areas[name] = {k: metrics.auroc(inside[k], outside[k]) for k in inside}
-    return {
-        f"ood_{score}_{name}": {
-            "value": area[score] - area["softmax"],
-            "jem": area[score],
-            **{k: area[k] for k in ("softmax", "plain_lse", "plain_mass")},
+def ood_areas(data: Data, models: Rivals, foreign: Mapping[str, Tensor]) -> Areas:
+    """AUROC between test inputs and a foreign set: model -> set -> score -> area."""
+    areas: Areas = {}
+    for name, model in models.items():
+        inside = scores(model, data.test.x)
+        areas[name] = {}
+        for kind, x in foreign.items():
+            outside = scores(model, x)
+            areas[name][kind] = {
+                k: metrics.auroc(inside[k], outside[k]) for k in inside
+            }
+    return areas
+
+
+def measure_ood(areas: Areas) -> Measurements:
+    """Each score across models, set by set; and two scores of JEM on the letters.
+
+    Args:
+        areas: of "jem", "tuned" and "plain", from `ood_areas`.
+    """
+    measured = {
+        f"{score}_{kind}": {
+            "value": areas["jem"][kind][score] - areas["tuned"][kind][score],
+            **{name: areas[name][kind][score] for name in ("jem", "tuned", "plain")},
         }
-        for score in ("density", "mass")
-        for name, area in areas.items()
+        for score in ("density", "confidence", "mass")
+        for kind in areas["jem"]
     }
+    own = areas["jem"]["letters"]
+    gain = {"value": own["mass"] - own["confidence"], **own}
+    return {**measured, "mass_over_confidence": gain}
+
+
+def _survivors(
+    run: Run, model: Net, part: Labelled, radius: float, draws: torch.Generator
+) -> Tensor:
+    """Which inputs are classified right after each of several L-infinity PGDs, [n]."""
+    s: Settings = run.settings
+    attack = partial(
+        pgd,
+        model,
+        radius=radius,
+        steps=s.attack_steps,
+        norm="linf",
+        generator=draws,
+    )
+    right = torch.ones_like(part.y).bool()
+    for _ in range(s.attack_starts):
+        moved = in_batches(attack, part.x, part.y)
+        right &= predict(model, moved).argmax(1) == part.y
+    return right
 
 
 Curves = dict[str, dict[float, float]]
 
 
-def attack_curves(run: Run, data: Data, plain: Net, jem: Net) -> Curves:
-    """Accuracy under L-infinity PGD.
+def attack_curves(run: Run, data: Data, models: Rivals) -> Curves:
+    """Accuracy under L-infinity PGD, the worst of several starts an input.
 
     Returns:
-        "softmax" and "jem", each radius (0 and those of the profile) to accuracy.
+        Model to radius (0 and those of the profile) to accuracy.
     """
     s: Settings = run.settings
-    x, y = data.test.x[: s.attacked], data.test.y[: s.attacked]
+    part = Labelled(data.test.x[: s.attacked], data.test.y[: s.attacked])
     curves: Curves = {}
-    for name, model in {"softmax": plain, "jem": jem}.items():
-        curves[name] = {0.0: _accuracy(model, Labelled(x, y))}
+    for name, model in models.items():
+        draws = run.generator("attack")
+        curves[name] = {0.0: _accuracy(model, part)}
         for radius in s.radii:
-            attack = _linf(run, model, radius, run.generator("attack"))
-            adversarial = Labelled(in_batches(attack, x, y), y)
-            curves[name][radius] = _accuracy(model, adversarial)
+            right = _survivors(run, model, part, radius, draws)
+            curves[name][radius] = _mean(right)
     return curves
-
-
-def _linf(
-    run: Run, model: Net, radius: float, generator: torch.Generator
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """The attack of the chapter, from inputs and classes to adversarial inputs."""
-    steps = run.settings.attack_steps
-    return partial(
-        pgd, model, radius=radius, steps=steps, norm="linf", generator=generator
-    )
 
 
 def measure_robustness(run: Run, data: Data, jem: Net, curves: Curves) -> Measurements:
@@ -470,13 +509,10 @@ def measure_robustness(run: Run, data: Data, jem: Net, curves: Curves) -> Measur
 
     Args:
         run, data, jem: as for `attack_curves`.
-        curves: of `attack_curves`. The claim is measured at the smallest radius that
-            leaves softmax less than 20 %.
+        curves: of `attack_curves`, of "jem", "plain" and "tuned".
     """
-    s, generator = run.settings, run.generator("refined attack")
-    broken = [r for r, accuracy in curves["softmax"].items() if r and accuracy < 0.2]
-    radius = min(broken, default=s.radii[-1])
-    robust = {name: curve[radius] for name, curve in curves.items()}
+    s, draws = run.settings, run.generator("refined attack")
+    radius = s.attack_radius
     x, y = data.test.x[: s.refine_attacked], data.test.y[: s.refine_attacked]
     refinement = Refinement(s.refine_steps, s.alpha, s.sigma, s.refine_chains)
     few = max(1, BATCH // s.refine_steps)  # unrolled steps share the memory
@@ -486,133 +522,48 @@ def measure_robustness(run: Run, data: Data, jem: Net, curves: Curves) -> Measur
             inputs,
             labels,
             refinement,
-            radius=s.refine_radius,
+            radius=radius,
             steps=s.attack_steps,
             norm="linf",
-            generator=generator,
+            generator=draws,
         )
         for inputs, labels in zip(torch.split(x, few), torch.split(y, few), strict=True)
     ]
     refined = {k: _mean(torch.cat([part[k] for part in attacked])) for k in attacked[0]}
-    # The bare network is attacked three times too, so that neither has more chances.
-    bare = torch.ones_like(y).bool()
-    attack = _linf(run, jem, s.refine_radius, generator)
-    for _ in range(3):
-        bare &= predict(jem, in_batches(attack, x, y)).argmax(1) == y
-    refine_inputs = partial(refine, jem, refinement=refinement, generator=generator)
+    bare = _mean(_survivors(run, jem, Labelled(x, y), radius, draws))
+    refine_inputs = partial(refine, jem, refinement=refinement, generator=draws)
     clean = metrics.accuracy(in_batches(refine_inputs, x, size=few), y)
-    refined |= {"radius": s.refine_radius, "jem": _mean(bare), "clean": clean}
-    gain = robust["jem"] - robust["softmax"]
-    return {
-        "robust": {"value": gain, "radius": radius, **robust},
-        "robust_refined": {"value": refined["worst"] - refined["jem"], **refined},
+    refined |= {"radius": radius, "jem": bare, "clean": clean}
+    ours = curves["jem"][radius]
+    measured = {
+        f"robust_{name}": {
+            "value": ours - curves[name][radius],
+            "jem": ours,
+            "rival": curves[name][radius],
+        }
+        for name in ("plain", "tuned")
     }
+    gain = {"value": refined["worst"] - refined["jem"], **refined}
+    return {**measured, "robust_refined": gain}
 
 
 def _mean(hits: Tensor) -> float:
     return float(hits.double().mean())
 
 
-def class_gaussians(x: Tensor, y: Tensor, n: int, rng: np.random.Generator) -> Tensor:
-    """n samples [n, ...] of a Gaussian for each class (Ledoit and Wolf's covariance).
-
-    Args:
-        x, y: inputs [m, ...] and their classes [m], which the Gaussians are fitted to.
-        n: how many; classes come as often as in y.
-        rng: of the classes and the samples.
-    """
-    from sklearn.covariance import ledoit_wolf
-
-    flat, labels = x.flatten(1).double().cpu().numpy(), y.cpu().numpy()
-    wanted = rng.choice(labels, n)
-    samples = rng.standard_normal((n, flat.shape[1]))
-    for label in np.unique(wanted):
-        members, rows = flat[labels == label], wanted == label
-        factor = np.linalg.cholesky(ledoit_wolf(members)[0])
-        samples[rows] = members.mean(0) + samples[rows] @ factor.T
-    return torch.tensor(samples, dtype=x.dtype, device=x.device).view(n, *x.shape[1:])
-
-
-def draw_samples(
-    run: Run, data: Data, jem: Net, buffer: ReplayBuffer
-) -> dict[str, Tensor]:
-    """What the Frechet distances compare, as many of each, clamped to [-1, 1].
-
-    Returns:
-        "test" (the reference), "training" (the floor), "buffer", "chains" (fresh, from
-        noise), "gaussian", "noise"; and "conditional" with its wanted classes "wanted".
-    """
-    s: Settings = run.settings
-    n, generator = s.samples, run.generator("draws")
-    noise = data.test.x.new_empty(n, *data.test.x.shape[1:])
-    noise.uniform_(-1, 1, generator=generator)
-    wanted = torch.arange(s.conditional, device=noise.device) % 10
-    x, y = data.train
-
-    def chains(start: Tensor, target: Tensor | None = None) -> Tensor:
-        return langevin(jem, start, s.sample_steps, s.alpha, s.sigma, generator, target)
-
-    samples = {
-        "test": data.test.x[:n],
-        "training": x[:n],
-        "buffer": buffer.sample(n),
-        "chains": in_batches(chains, noise),
-        "gaussian": class_gaussians(x, y, n, run.rng("gaussian")),
-        "noise": noise,
-        "conditional": in_batches(chains, noise[: s.conditional], wanted),
-    }
-    return {**{k: z.clamp(-1, 1) for k, z in samples.items()}, "wanted": wanted}
-
-
-def measure_generation(
-    data: Data, evaluator: Net, samples: dict[str, Tensor]
-) -> Measurements:
-    """Frechet distances in the evaluator's features, and the share it recognises.
-
-    Args:
-        data: its training inputs show what was memorised.
-        evaluator: of `train_evaluator`: it has seen none of the training inputs.
-        samples: of `draw_samples`.
-    """
-    compared = ("training", "buffer", "chains", "gaussian", "noise")
-    with torch.no_grad():
-        test, *features = (
-            in_batches(evaluator.features, samples[k]) for k in ("test", *compared)
-        )
-    distances = (metrics.frechet_distance(each, test) for each in features)
-    frechet = dict(zip(compared, distances, strict=True))
-    ratio = {k: math.log(frechet[k] / frechet["gaussian"]) for k in compared}
-    answers = predict(evaluator, samples["conditional"]).argmax(1)
-    nearest = {
-        f"nearest_{k}": _nearest(samples[k], data.train.x) for k in ("buffer", "test")
-    }
-    return {
-        "generates_buffer": {"value": ratio["buffer"], **frechet, **nearest},
-        "generates_noise": {"value": ratio["chains"], **frechet},
-        "recognised": metrics.share(answers == samples["wanted"]),
-    }
-
-
-def _nearest(x: Tensor, training: Tensor) -> float:
-    """Mean distance to the nearest training input: small means memorised."""
-    return float(torch.cdist(x.flatten(1), training.flatten(1)).amin(1).mean())
-
-
 def measure_overhead(run: Run, data: Data) -> Measurements:
     """Seconds of a training step, JEM and softmax in turn, median of five rounds."""
     s: Settings = run.settings
-    model, buffer = net(run), _buffer(run, data, "overhead")
-    adam = torch.optim.Adam(model.parameters(), lr=s.learning_rate, fused=True)
+    loops = {
+        "softmax": classifier_loop(run, data.train, steps=s.steps, noise=s.data_noise),
+        "jem": loop(run, data),
+    }
 
-    def train(loss_at: LossAt) -> None:
+    def train(made: Loop) -> None:
         for t in range(s.timed_steps):
-            adam.zero_grad()
-            loss_at(t)[0].backward()  # type: ignore[no-untyped-call]
-            adam.step()
+            made.step(t)
 
-    softmax = _softmax_loss(s, model, data.train, buffer.generator)
-    jem = _jem_loss(s, model, data.train, buffer)
-    arms = {"softmax": partial(train, softmax), "jem": partial(train, jem)}
+    arms = {name: partial(train, made) for name, made in loops.items()}
     seconds = {
         name: statistics.median(times) / s.timed_steps
         for name, times in timing.alternate(arms, rounds=5).items()
