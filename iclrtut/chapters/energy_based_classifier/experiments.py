@@ -340,7 +340,7 @@ def divergence(
     rows: list[dict[str, float]] = []
 
     def step(t: int) -> Any:
-        numbers = {k: float(v) for k, v in training.step(t).items()}
+        numbers = {k: torch.as_tensor(v).item() for k, v in training.step(t).items()}
         within = all(abs(numbers[key]) <= limit for key, limit in LIMITS.items())
         if t % 10 == 0 or not within:
             largest = lambda_max(training.state["model"], data.train.x[:16], 8)

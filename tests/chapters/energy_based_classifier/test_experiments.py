@@ -16,11 +16,13 @@ import iclrtut.data
 from iclrtut.chapters.energy_based_classifier import (
     CHAPTER,
     FOREIGN,
-    Settings,
     Split,
     experiments,
+    generation,
     method,
+    plane,
 )
+from iclrtut.train import fit
 
 SLUG = "energy_based_classifier"
 folder, start = runs.folder, runs.of(SLUG)
@@ -114,6 +116,8 @@ def test_foreign_sets_have_the_names_and_the_form_of_the_claims():
         assert z.min() >= -1 and z.max() <= 1 and not torch.equal(z, x)
     assert torch.equal(foreign["inverted"], -x)
     assert foreign["grey"].flatten(1).std(1).max() < 1e-6
+    assert set(foreign["binary"].unique().tolist()) == {-1, 1}
+    assert foreign["letters"].flatten(1).amax(1).min() == 1
     # One shuffle for all inputs: each pixel is some pixel of the original.
     for pixel in foreign["permuted"].flatten(1).T[::10]:
         assert (pixel[:, None] == x.flatten(1)).all(0).any()
@@ -121,18 +125,18 @@ def test_foreign_sets_have_the_names_and_the_form_of_the_claims():
 
 def test_eight_gaussians_have_their_density():
     def density(b, a):
-        return float(experiments.eight_log_density(torch.tensor([a, b]).double()).exp())
+        return float(plane.eight_log_density(torch.tensor([a, b]).double()).exp())
 
     whole, _ = integrate.dblquad(density, -2, 2, -2, 2, epsabs=1e-4)
     assert whole == pytest.approx(1, abs=1e-3)
-    x, y = experiments.eight_gaussians(100_000, rng())
-    cells = experiments.grid(201).double()
-    p = experiments.eight_log_density(cells).softmax(0)
+    x, y = plane.eight_gaussians(100_000, rng())
+    cells = plane.grid(201).double()
+    p = plane.eight_log_density(cells).softmax(0)
     entropy = -(p * (p.log() - math.log((4 / 201) ** 2))).sum().item()
-    heights = experiments.eight_log_density(x.double())
+    heights = plane.eight_log_density(x.double())
     error = heights.std().item() / math.sqrt(len(x))
     assert -heights.mean().item() == pytest.approx(entropy, abs=5 * error)
-    nearest = torch.cdist(x, experiments.CENTRES).argmin(1)
+    nearest = torch.cdist(x, plane.CENTRES).argmin(1)
     assert ((nearest % 2) == y).double().mean() > 0.98
     assert nearest.bincount().min() > 11_500
 
@@ -145,24 +149,24 @@ class Truth(nn.Module):
         self.temperature = temperature
 
     def forward(self, x):
-        height = self.temperature * experiments.eight_log_density(x)
+        height = self.temperature * plane.eight_log_density(x)
         half = height - math.log(2)
         return torch.stack([half, half], 1) + 7
 
 
 def test_the_divergence_of_the_truth_from_itself_is_nothing():
-    assert abs(experiments.kl_on_grid(Truth())) < 1e-5
-    assert experiments.kl_on_grid(Truth(0.3)) > 0.1
+    assert abs(plane.kl_on_grid(Truth())) < 1e-5
+    assert plane.kl_on_grid(Truth(0.3)) > 0.1
 
 
 def test_the_divergence_from_uniform_is_known():
     uniform = nn.Sequential(nn.Linear(2, 2))
     nn.init.zeros_(uniform[0].weight)
-    p = experiments.eight_log_density(experiments.grid().double()).softmax(0)
+    p = plane.eight_log_density(plane.grid().double()).softmax(0)
     exact = float((p * p.log()).sum()) + math.log(101**2)
-    assert experiments.kl_on_grid(uniform) == pytest.approx(exact, abs=1e-6)
+    assert plane.kl_on_grid(uniform) == pytest.approx(exact, abs=1e-6)
     assert exact == pytest.approx(1.68, abs=0.01)
-    cells = experiments.grid(4)
+    cells = plane.grid(4)
     assert cells[0].tolist() == [-1.5, -1.5]
     assert cells[1].tolist() == [-1.5, -0.5]
     assert cells[-1].tolist() == [1.5, 1.5]
@@ -192,40 +196,107 @@ def test_both_trainings_start_from_the_same_weights_and_repeat():
 
 def test_a_batch_is_data_with_the_noise_of_the_recipe():
     data = labelled()
-    s = Settings(batch=4000, data_noise=0.03)
-    x, y = experiments._batch(s, data.train, rng())
+    x, y = experiments.draw_batch(data.train, 4000, 0.03, rng())
     assert (Fixed()(x).argmax(1) == y).double().mean() > 0.85
     distance = torch.cdist(x.flatten(1), data.train.x.flatten(1)).amin(1)
     noise = distance.square().mean() / 64
     assert noise.sqrt().item() == pytest.approx(0.03, rel=0.05)
-    x, y = experiments._batch(s._replace(data_noise=0.0), data.train, rng())
+    x, y = experiments.draw_batch(data.train, 4000, 0.0, rng())
     assert (Fixed()(x).argmax(1) == y).all()
 
 
-def test_jem_learns_digits():
-    run = start("quick", steps=80, warmup=20, batch=32)
+def test_jem_and_its_rivals_learn_digits():
+    run = start("quick", steps=80, warmup=20, batch=32, tuned_noise=0.1)
     data = experiments.load_data(run)
-    plain = experiments.train_softmax(run, data).model
+    rivals = {
+        "plain": experiments.train_plain(run, data),
+        "tuned": experiments.train_tuned(run, data),
+    }
     joint = experiments.train_jem(run, data).model
-    measured = experiments.measure_accuracy(data, plain, joint)["accuracy"]
-    assert min(measured["softmax"], measured["jem"]) > 85
-    assert measured["value"] == pytest.approx(measured["softmax"] - measured["jem"])
+    measured = experiments.measure_accuracy(data, joint, rivals)
+    for numbers in measured.values():
+        assert min(numbers["rival"], numbers["jem"]) > 85
+        assert numbers["value"] == pytest.approx(numbers["rival"] - numbers["jem"])
     noise = torch.rand(200, 1, 8, 8, generator=rng()) * 2 - 1
     test_scores, noise_scores = (
-        experiments.ood_scores(plain, joint, x) for x in (data.test.x, noise)
+        experiments.scores(joint, x) for x in (data.test.x, noise)
     )
     assert test_scores["density"].mean() > noise_scores["density"].mean()
 
 
+def test_the_tuned_rival_has_noise_weight_decay_and_steps_of_its_own(monkeypatch):
+    run = start()
+    data = experiments.load_data(run)
+    made = experiments.classifier_loop(run, data.train, steps=9, noise=0.5, l2=0.1)
+    assert made.optimizer.param_groups[0]["weight_decay"] == 0.1
+    assert made.schedule(9) == pytest.approx(0)
+    noises = []
+    monkeypatch.setattr(
+        experiments,
+        "draw_batch",
+        lambda part, n, noise, draws: noises.append(noise) or part,
+    )
+    experiments.train_plain(run, data)
+    experiments.train_tuned(run, data, 4)
+    s = run.settings
+    assert noises == [s.data_noise] * s.steps + [s.tuned_noise] * 4
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_labelled_chains_climb_their_label_and_either_loss_is_taken(monkeypatch, split):
+    run = start(batch=32)
+    data = experiments.load_data(run)
+    made = experiments.labelled_loop(run, data, split=split)
+    model, buffer, draws = made.state.values()
+    again = torch.Generator().set_state(draws.get_state())
+    seen = []
+
+    def langevin(model, x, steps, alpha, sigma, generator, wanted):
+        seen.extend([x, wanted])
+        return x
+
+    monkeypatch.setattr(experiments, "langevin", langevin)
+    bias = model[-1].bias
+    with torch.no_grad():
+        bias += torch.arange(10) / 10
+    before = [p.detach().clone() for p in model.parameters()]
+    made.step(0)
+    slope = bias.grad.clone()
+    with torch.no_grad():
+        for p, old in zip(model.parameters(), before, strict=True):
+            p.copy_(old)
+        drawn = model(seen[0]).softmax(1).mean(0)
+    y = experiments.draw_batch(data.train, 32, run.settings.data_noise, again).y
+    slots = torch.randint(len(buffer.slots), (32,), generator=again)
+    assert torch.equal(seen[1], slots % 10)
+    # By the last bias: what the samples push up, minus the labels of the data.
+    up = drawn if split else F.one_hot(seen[1], 10).float().mean(0)
+    assert torch.allclose(slope, up - F.one_hot(y, 10).float().mean(0), atol=1e-5)
+
+
+def test_the_split_is_measured_over_the_same_steps(monkeypatch):
+    run = start(labelled_steps=10)
+    curves = {"joint": [9.0] * 4 + [3.0], "split": [1.0] * 10}
+    history = {k: SimpleNamespace(curves={"loss": v}) for k, v in curves.items()}
+    monkeypatch.setattr(experiments, "labelled_loop", lambda run, data, split: None)
+    monkeypatch.setattr(
+        experiments, "until_broken", lambda run, name, made, steps: history[name]
+    )
+    measured, shown = experiments.measure_split(run, None)
+    assert measured == {"split": {"value": 2.0, "joint": 3.0, "split": 1.0}}
+    assert shown == curves
+
+
 def test_the_plane_is_learnt_a_little():
     run = start("quick", plane_steps=200, warmup=20, learning_rate=1e-2)
-    trained = experiments.train_plane(run)
+    made = plane.loop(run)
+    fit(made, 200, folder=None, name="plane")
     assert (
-        experiments.kl_on_grid(trained.model)
+        plane.kl_on_grid(made.state["model"])
         < 1.2
-        < experiments.kl_on_grid(method.plane_net(0))
+        < plane.kl_on_grid(method.plane_net(0))
     )
-    assert trained.buffer.slots.abs().max() <= 2
+    assert made.state["buffer"].slots.abs().max() <= 2
 
 
 def test_divergence_says_what_left_its_limit():
@@ -247,17 +318,24 @@ def test_divergence_says_what_left_its_limit():
 
 def test_accuracy_calibration_and_likelihood_by_hand():
     data, sure, unsure = labelled(), Fixed(), Fixed(0.01)
-    accuracy = experiments.measure_accuracy(data, sure, unsure)["accuracy"]
-    assert accuracy == {"value": 0.0, "softmax": 100.0, "jem": 100.0}
-    numbers = experiments.measure_calibration(data, sure, unsure)["calibrated"]
+    rivals = {"plain": sure, "tuned": unsure}
+    accuracy = experiments.measure_accuracy(data, unsure, rivals)
+    assert accuracy["accuracy"] == {"value": 0.0, "rival": 100.0, "jem": 100.0}
+    assert list(accuracy) == ["accuracy", "accuracy_tuned"]
+    calibration = experiments.measure_calibration(data, unsure, rivals)
+    numbers = calibration["calibration_plain"]
     p = unsure(data.test.x).detach().softmax(1).max(1).values
-    assert numbers["jem_overconfidence"] == pytest.approx(float(p.mean()) - 1)
-    assert numbers["jem"] == pytest.approx(1 - float(p.mean()), abs=1e-5)
-    assert numbers["value"] == pytest.approx(numbers["softmax"] - numbers["jem"])
-    measured = experiments.measure_nll(data, sure, unsure)
+    assert numbers["jem_over"] == pytest.approx(float(p.mean()) - 1)
+    assert numbers["jem_ece"] == pytest.approx(1 - float(p.mean()), abs=1e-5)
+    for who in ("jem", "rival"):
+        excess = numbers[f"{who}_ece"] - numbers[f"{who}_floor"]
+        assert numbers[f"{who}_excess"] == pytest.approx(excess)
+    assert numbers["value"] == numbers["rival_excess"] - numbers["jem_excess"]
+    assert calibration["calibration_tuned"]["value"] == 0
+    measured = experiments.measure_nll(data, unsure, rivals)
     raw = F.cross_entropy(unsure(data.test.x), data.test.y).item()
     assert measured["nll_raw"]["jem"] == pytest.approx(raw, rel=1e-5)
-    assert measured["nll_raw"]["value"] < 0
+    assert measured["nll_raw"]["value"] < 0 == measured["nll_raw_tuned"]["value"]
     tempered = measured["nll_tempered"]
     # The two differ by a temperature only.
     assert tempered["value"] == pytest.approx(0, abs=1e-3)
@@ -273,72 +351,90 @@ def test_a_reliability_diagram_sorts_inputs_by_confidence():
 
 
 def test_scores_are_those_of_12():
-    plain, joint = method.digits_net(0), method.digits_net(1)
+    net = method.digits_net(0)
     x = torch.rand(5, 1, 8, 8, generator=rng())
-    scores = experiments.ood_scores(plain, joint, x)
-    assert torch.allclose(scores["density"], joint(x).exp().sum(1).log(), atol=1e-5)
-    assert torch.allclose(scores["softmax"], plain(x).softmax(1).amax(1), atol=1e-6)
-    assert torch.allclose(scores["plain_lse"], plain(x).exp().sum(1).log(), atol=1e-5)
-    assert torch.allclose(scores["mass"], method.mass_score(joint, x))
-    assert torch.allclose(scores["plain_mass"], method.mass_score(plain, x))
+    found = experiments.scores(net, x)
+    assert torch.allclose(found["density"], net(x).exp().sum(1).log(), atol=1e-5)
+    assert torch.allclose(found["confidence"], net(x).softmax(1).amax(1), atol=1e-6)
+    assert torch.allclose(found["mass"], method.mass_score(net, x))
 
 
-def test_ood_compares_areas_set_by_set(monkeypatch):
+def test_areas_are_those_of_each_model_set_and_score(monkeypatch):
     """Scores are made up so that their AUROC is known."""
     data = labelled()
-    areas = {
-        "density": 0.9,
-        "mass": 0.7,
-        "softmax": 0.6,
-        "plain_lse": 0.5,
-        "plain_mass": 0.2,
-    }
+    known = {"density": 0.9, "confidence": 0.6, "mass": 0.7}
 
-    def scores(plain, joint, x):
+    def scores(model, x):
         inside = x is data.test.x
-        generator = rng(int(inside))
         values = {}
-        for name, area in areas.items():
-            u = torch.rand(4000, generator=generator)
-            values[name] = u if inside else (u < 1 - area).float() * 2 - 0.5
+        for name, area in known.items():
+            u = torch.rand(4000, generator=rng(int(inside)))
+            values[name] = u if inside else (u < 1 - area * model).float() * 2 - 0.5
         return values
 
-    monkeypatch.setattr(experiments, "ood_scores", scores)
-    foreign = {"noise": data.test.x + 1, "grey": data.test.x + 2}
-    measured = experiments.measure_ood(data, None, None, foreign)
-    ids = [f"ood_{score}_{name}" for score in ("density", "mass") for name in foreign]
-    assert list(measured) == ids
-    for score in ("density", "mass"):
-        numbers = measured[f"ood_{score}_grey"]
-        assert numbers["jem"] == pytest.approx(areas[score], abs=0.03)
-        for name in ("softmax", "plain_lse", "plain_mass"):
-            assert numbers[name] == pytest.approx(areas[name], abs=0.03)
-        assert numbers["value"] == numbers["jem"] - numbers["softmax"]
+    monkeypatch.setattr(experiments, "scores", scores)
+    foreign = {"letters": data.test.x + 1, "grey": data.test.x + 2}
+    models = {"jem": 1.0, "tuned": 0.9, "plain": 0.5}
+    areas = experiments.ood_areas(data, models, foreign)
+    for name, factor in models.items():
+        for score, area in known.items():
+            found = areas[name]["grey"][score]
+            assert found == pytest.approx(area * factor, abs=0.03)
+    measured = experiments.measure_ood(areas)
+    ids = [f"{score}_{name}" for score in known for name in foreign]
+    assert list(measured) == [*ids, "mass_over_confidence"]
+    for score in known:
+        numbers = measured[f"{score}_grey"]
+        assert numbers["value"] == numbers["jem"] - numbers["tuned"]
+        assert numbers["plain"] == areas["plain"]["grey"][score]
+    own = measured["mass_over_confidence"]
+    assert own["value"] == own["mass"] - own["confidence"]
+    assert own["mass"] == areas["jem"]["letters"]["mass"]
 
 
-def test_robustness_compares_where_softmax_is_broken():
-    run, data = start(refine_attacked=8), labelled()
+def test_robustness_is_judged_at_one_radius():
+    run, data = start(refine_attacked=8, attack_radius=0.2), labelled()
     joint = method.digits_net(0)
     curves = {
-        "softmax": {0.0: 0.1, 0.1: 0.5, 0.2: 0.15, 0.3: 0.0},
+        "plain": {0.0: 0.1, 0.1: 0.5, 0.2: 0.15, 0.3: 0.0},
+        "tuned": {0.0: 0.9, 0.1: 0.8, 0.2: 0.7, 0.3: 0.6},
         "jem": {0.0: 0.9, 0.1: 0.8, 0.2: 0.6, 0.3: 0.4},
     }
-    robust = experiments.measure_robustness(run, data, joint, curves)["robust"]
-    assert robust == pytest.approx(
-        {"value": 0.45, "radius": 0.2, "softmax": 0.15, "jem": 0.6}
-    )
-    curves["softmax"] = {0.0: 0.9, 0.1: 0.9, 0.4: 0.8}
-    curves["jem"] = {0.0: 0.9, 0.1: 0.9, 0.4: 0.9}
-    robust = experiments.measure_robustness(run, data, joint, curves)["robust"]
-    assert robust["radius"] == 0.4
+    measured = experiments.measure_robustness(run, data, joint, curves)
+    plain, tuned = measured["robust_plain"], measured["robust_tuned"]
+    assert plain == pytest.approx({"value": 0.45, "rival": 0.15, "jem": 0.6})
+    assert tuned == pytest.approx({"value": -0.1, "rival": 0.7, "jem": 0.6})
+    refined = measured["robust_refined"]
+    assert refined["value"] == refined["worst"] - refined["jem"]
+    assert refined["radius"] == 0.2
+
+
+def test_an_input_must_survive_every_start(monkeypatch):
+    run, data = start(attack_starts=3), labelled()
+    part = experiments.Labelled(data.test.x[:3], data.test.y[:3])
+    calls = []
+
+    def pgd(model, x, y, **rest):
+        """Each call breaks one input more than the others."""
+        assert rest["radius"] == 0.3 and rest["norm"] == "linf"
+        calls.append(rest["generator"])
+        moved = x.clone()
+        if len(calls) < 3:
+            moved[len(calls), 0, 0, 0] += 0.5
+        return moved
+
+    monkeypatch.setattr(experiments, "pgd", pgd)
+    right = experiments._survivors(run, Fixed(), part, 0.3, rng())
+    assert right.tolist() == [True, False, False] and len(calls) == 3
 
 
 def test_attack_curves_fall_and_start_at_the_accuracy():
     run, data = start(attacked=40, attack_steps=5), labelled()
-    curves = experiments.attack_curves(run, data, Fixed(), Fixed(0.1))
-    assert list(curves) == ["softmax", "jem"]
+    models = {"plain": Fixed(), "jem": Fixed(0.1)}
+    curves = experiments.attack_curves(run, data, models)
+    assert list(curves) == list(models)
     assert list(curves["jem"]) == [0.0, *run.settings.radii]
-    values = list(curves["softmax"].values())
+    values = list(curves["plain"].values())
     assert values[0] == 1.0
     assert values == sorted(values, reverse=True)
     assert values[-1] < 0.2  # 0.05 in the first pixel moves the class
@@ -349,7 +445,7 @@ def test_gaussians_of_each_class_have_its_moments():
     y = torch.arange(n) % 2
     x = torch.randn(n, 1, 2, 2, generator=rng()) * torch.tensor([1.0, 2.0]) + 3
     x[y == 1] *= -1
-    samples = experiments.class_gaussians(x, y, 20_000, np.random.default_rng(0))
+    samples = generation.class_gaussians(x, y, 20_000, np.random.default_rng(0))
     flat = samples.flatten(1)
     second = flat.mean(1) < 0
     assert second.double().mean() == pytest.approx(0.5, abs=0.04)
@@ -373,14 +469,12 @@ def test_generation_is_measured_by_distances_and_by_the_evaluator():
         "conditional": x[:20],
         "wanted": evaluator(x[:20]).argmax(1),
     }
-    measured = experiments.measure_generation(data, evaluator, samples)
+    measured = generation.measure_generation(data, evaluator, samples)
     numbers = measured["generates_buffer"]
     assert 0 < numbers["buffer"] < numbers["chains"] < numbers["gaussian"]
-    assert numbers["nearest_buffer"] == pytest.approx(numbers["nearest_test"], rel=0.1)
-    by_hand = np.linalg.norm(
-        x.flatten(1).numpy()[:, None] - training.flatten(1).numpy()[None], axis=2
-    )
-    assert numbers["nearest_test"] == pytest.approx(by_hand.min(1).mean(), rel=1e-4)
+    kept = measured["remembers"]
+    assert kept["value"] == kept["buffer"] - 0.5
+    assert kept["buffer"] == pytest.approx(kept["test"], abs=0.1)
     ratio = measured["generates_noise"]
     assert ratio["value"] == pytest.approx(
         math.log(ratio["chains"] / ratio["gaussian"])
@@ -388,11 +482,21 @@ def test_generation_is_measured_by_distances_and_by_the_evaluator():
     assert measured["recognised"] == {"value": 1, "successes": 20, "trials": 20}
 
 
+def test_what_was_copied_lies_nearer_to_the_training_inputs():
+    seen, other, new = torch.randn(3, 400, 1, 4, 4, generator=rng())
+    near = generation.nearer_to_training
+    assert near(seen + 0.01, seen, other) == 1
+    assert near(other + 0.01, seen, other) == 0
+    assert near(new, seen, other) == pytest.approx(0.5, abs=0.1)
+    # As many of each are compared, so that the larger set has no advantage.
+    assert near(new, seen[:100], other) == near(new, seen[:100], other[:100])
+
+
 def test_samples_are_drawn_as_many_of_each():
     run = start()
     data = experiments.load_data(run)
     joint = experiments.train_jem(run, data)
-    samples = experiments.draw_samples(run, data, joint.model, joint.buffer)
+    samples = generation.draw_samples(run, data, joint.model, joint.buffer)
     for name in ("test", "training", "buffer", "chains", "gaussian", "noise"):
         assert samples[name].shape == (run.settings.samples, 1, 8, 8)
         assert samples[name].abs().max() <= 1
@@ -414,20 +518,26 @@ def measure_all(run):
     """All that the notebook measures, in its order."""
     data = experiments.load_data(run)
     trained = experiments.train_jem(run, data)
-    plain, joint = experiments.train_softmax(run, data).model, trained.model
+    joint = trained.model
+    rivals = {
+        "plain": experiments.train_plain(run, data),
+        "tuned": experiments.train_tuned(run, data),
+    }
+    models = {"jem": joint, **rivals}
     evaluator = experiments.train_evaluator(run, data)
-    samples = experiments.draw_samples(run, data, joint, trained.buffer)
+    samples = generation.draw_samples(run, data, joint, trained.buffer)
     rng, n = run.rng("foreign"), run.settings.foreign
     foreign = experiments.foreign_sets(data.test, rng, n)
-    curves = experiments.attack_curves(run, data, plain, joint)
-    experiments.train_plane(run)
+    curves = experiments.attack_curves(run, data, models)
+    fit(plane.loop(run), run.settings.plane_steps, folder=None, name="plane")
     experiments.divergence(run, data, sampler_steps=1, alpha=1.0, sigma=0.01)
     measured = {
-        **experiments.measure_accuracy(data, plain, joint),
-        **experiments.measure_generation(data, evaluator, samples),
-        **experiments.measure_calibration(data, plain, joint),
-        **experiments.measure_nll(data, plain, joint),
-        **experiments.measure_ood(data, plain, joint, foreign),
+        **experiments.measure_accuracy(data, joint, rivals),
+        **experiments.measure_split(run, data)[0],
+        **generation.measure_generation(data, evaluator, samples),
+        **experiments.measure_calibration(data, joint, rivals),
+        **experiments.measure_nll(data, joint, rivals),
+        **experiments.measure_ood(experiments.ood_areas(data, models, foreign)),
         **experiments.measure_robustness(run, data, joint, curves),
         **experiments.measure_overhead(run, data),
     }
@@ -447,12 +557,14 @@ def test_smoke_measures_every_claim_in_order_and_again_alike(tmp_path):
 def test_every_line_of_full_runs_with_its_sizes_cut_down(monkeypatch):
     arrays = fake_cifar(monkeypatch)
     clothes = {"images": arrays["train_images"][:30] // 2}
-    monkeypatch.setattr(iclrtut.data, "load", lambda name: clothes)
+    sets = {"omniglot_small": iclrtut.data.load("omniglot_small")}
+    monkeypatch.setattr(iclrtut.data, "load", lambda name: sets.get(name, clothes))
     kind = SimpleNamespace(is_file=lambda: True)  # of the pictures: JPEG or not
     monkeypatch.setattr(iclrtut.data, "fetch", lambda name: kind)
     run = start(
         "full", split=Split(60, 20, 20, 40), depth=10, width=1, steps=2,
-        evaluator_steps=2, batch=4, warmup=1, sampler_steps=2, buffer=8, foreign=20,
+        evaluator_steps=2, labelled_steps=2, batch=4, warmup=1, sampler_steps=2,
+        buffer=8, foreign=20,
         attacked=4, attack_steps=2, refine_attacked=2, refine_steps=2, refine_chains=2,
         samples=20, sample_steps=2, conditional=10, timed_steps=1, plane_steps=2,
         plane_sampler_steps=2, divergence_steps=2,

@@ -26,18 +26,58 @@ def flatten(logits):
     2: [
         # The sign: it climbs down.
         """
-def surrogate(lse_data, lse_samples):
-    return lse_data.mean() - lse_samples.mean()
+def energy_step(model, buffer, optimizer, x, draws):
+    start, slots = buffer.draw(len(x))
+    samples = method.langevin(model, start, 20, 0.005, 0.1, draws)
+    buffer.put(slots, samples)
+    loss = model(x).logsumexp(1).mean() - model(samples).logsumexp(1).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
 """,
         # No samples.
         """
-def surrogate(lse_data, lse_samples):
-    return -lse_data.mean()
+def energy_step(model, buffer, optimizer, x, draws):
+    start, slots = buffer.draw(len(x))
+    samples = method.langevin(model, start, 20, 0.005, 0.1, draws)
+    buffer.put(slots, samples)
+    loss = -model(x).logsumexp(1).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
 """,
-        # Sums, so that the number of draws decides.
+        # The chains are not put back.
         """
-def surrogate(lse_data, lse_samples):
-    return lse_samples.sum() - lse_data.sum()
+def energy_step(model, buffer, optimizer, x, draws):
+    start, slots = buffer.draw(len(x))
+    samples = method.langevin(model, start, 20, 0.005, 0.1, draws)
+    pass
+    loss = model(samples).logsumexp(1).mean() - model(x).logsumexp(1).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+""",
+        # What is put back is where the chains began.
+        """
+def energy_step(model, buffer, optimizer, x, draws):
+    start, slots = buffer.draw(len(x))
+    samples = method.langevin(model, start, 20, 0.005, 0.1, draws)
+    buffer.put(slots, start)
+    loss = model(samples).logsumexp(1).mean() - model(x).logsumexp(1).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+""",
+        # Nothing flows back.
+        """
+def energy_step(model, buffer, optimizer, x, draws):
+    start, slots = buffer.draw(len(x))
+    samples = method.langevin(model, start, 20, 0.005, 0.1, draws)
+    buffer.put(slots, samples)
+    loss = model(samples).logsumexp(1).mean() - model(x).logsumexp(1).mean()
+    optimizer.zero_grad()
+    pass
+    optimizer.step()
 """,
     ],
     3: [
@@ -84,6 +124,11 @@ def typicality(log_p, log_p_data):
 def typicality(log_p, log_p_data):
     return -(log_p - log_p_data.max()).abs()
 """,
+        # Near the mode is strange: right for the narrow, wrong for the wide.
+        """
+def typicality(log_p, log_p_data):
+    return -log_p
+""",
         # The mean of what is scored.
         """
 def typicality(log_p, log_p_data):
@@ -93,34 +138,56 @@ def typicality(log_p, log_p_data):
     5: [
         # A comparison with NaN is false.
         """
-def first_crossing(values, limit):
-    for index, value in enumerate(values):
-        if abs(value) > limit:
-            return index
+def first_break(curves):
+    rows = zip(curves["step"], curves["gap"], curves["largest"], strict=True)
+    for step, gap, largest in rows:
+        if abs(gap) > 50 or abs(largest) > 20:
+            return step
     return None
 """,
         # No absolute value.
         """
-def first_crossing(values, limit):
-    for index, value in enumerate(values):
-        if not value <= limit:
-            return index
+def first_break(curves):
+    rows = zip(curves["step"], curves["gap"], curves["largest"], strict=True)
+    for step, gap, largest in rows:
+        if not (gap <= 50 and largest <= 20):
+            return step
     return None
 """,
         # At the limit is not beyond it.
         """
-def first_crossing(values, limit):
-    for index, value in enumerate(values):
-        if not abs(value) < limit:
-            return index
+def first_break(curves):
+    rows = zip(curves["step"], curves["gap"], curves["largest"], strict=True)
+    for step, gap, largest in rows:
+        if not (abs(gap) < 50 and abs(largest) < 20):
+            return step
     return None
 """,
-        # The value, not its index.
+        # The gap alone.
         """
-def first_crossing(values, limit):
-    for value in values:
-        if not abs(value) <= limit:
-            return value
+def first_break(curves):
+    rows = zip(curves["step"], curves["gap"], curves["largest"], strict=True)
+    for step, gap, largest in rows:
+        if not abs(gap) <= 50:
+            return step
+    return None
+""",
+        # The pixels alone.
+        """
+def first_break(curves):
+    rows = zip(curves["step"], curves["gap"], curves["largest"], strict=True)
+    for step, gap, largest in rows:
+        if not abs(largest) <= 20:
+            return step
+    return None
+""",
+        # The gap, not the step.
+        """
+def first_break(curves):
+    rows = zip(curves["step"], curves["gap"], curves["largest"], strict=True)
+    for step, gap, largest in rows:
+        if not (abs(gap) <= 50 and abs(largest) <= 20):
+            return gap
     return None
 """,
     ],
