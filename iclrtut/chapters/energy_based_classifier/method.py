@@ -153,7 +153,7 @@ def _check(model: nn.Module, x: Tensor) -> None:
 
 
 def _gradient(model: nn.Module, x: Tensor, target: Tensor | None) -> Tensor:
-    """dLSE/dx by (10): the class gradients weighted by p(y|x); or those of `target`."""
+    """dLSE/dx, the class gradients weighted by p(y|x), (10a); or of `target`, (10b)."""
     logits = model(x)
     if target is None:
         weights = logits.detach().softmax(-1)
@@ -164,12 +164,12 @@ def _gradient(model: nn.Module, x: Tensor, target: Tensor | None) -> Tensor:
 
 
 def input_gradient(model: nn.Module, x: Tensor, target: Tensor | None = None) -> Tensor:
-    """Gradient of the log-density in the input, (10); the weights are left alone.
+    """Gradient of the log-density in the input, (10a); the weights are left alone.
 
     Args:
         model: inputs [n, ...] to logits [n, classes].
         x: inputs [n, ...].
-        target: classes [n]; when given, the gradient of f(x)[target] instead.
+        target: classes [n]; when given, that of f(x)[target], (10b).
 
     Returns:
         Gradients, of the shape of x.
@@ -209,7 +209,7 @@ def langevin(
 ) -> Tensor:
     """Langevin steps x + alpha dLSE/dx + sigma noise, (9) and (15).
 
-    They sample exp(LSE / T), T = sigma**2 / (2 alpha), up to the error of a finite
+    They aim at exp(LSE / T), T = sigma**2 / (2 alpha), up to the error of a finite
     step, (9a) and (9b).
 
     Args:
@@ -219,7 +219,7 @@ def langevin(
         steps: how many.
         alpha, sigma: size of the step and of the noise.
         generator: of the noise.
-        target: classes [n]; when given, the chains climb f(x)[target].
+        target: classes [n]; when given, the chains climb f(x)[target], (10b).
         clamp: low and high end of the box the chains are held in, if any.
 
     Returns:

@@ -10,7 +10,7 @@
 
 function readings(exported, shape) {
   const { forward, backward, logits } = network(exported, shape);
-  // LSE, and its gradient by (10): softmax weights sent back to the pixels.
+  // LSE, and its gradient by (10a): softmax weights sent back to the pixels.
   const climb = (pixels) => {
     const xs = forward(pixels);
     const f = xs.at(-1);
