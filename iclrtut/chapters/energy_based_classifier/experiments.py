@@ -142,7 +142,7 @@ def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def loop(run: Run, data: Data, settings: Settings | None = None) -> Loop:
-    """JEM as in the authors' code, at the sizes of the run, (7) to (11) and (16).
+    """JEM as in the authors' code, at the sizes of the run, (7) to (10a) and (16).
 
     Args:
         run, data: what is trained on what.

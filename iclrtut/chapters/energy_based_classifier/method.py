@@ -247,7 +247,7 @@ def langevin(
 
 
 class ReplayBuffer:
-    """Chains kept between training steps; (11) is their mean age.
+    """Chains kept between training steps; (19) is their mean age.
 
     Args:
         size: number of slots, each with one chain.
@@ -314,7 +314,7 @@ class ReplayBuffer:
 
 
 def mean_age(iterations: int, *, size: int, batch: int, restart: float) -> float:
-    """Mean age of the chains in a replay buffer, (11).
+    """Mean age of the chains in a replay buffer, (19).
 
     Args:
         iterations: of training since the buffer was new.
@@ -428,7 +428,7 @@ def _check_norm(norm: str) -> None:
 
 
 def project(delta: Tensor, radius: float, norm: str) -> Tensor:
-    """Nearest point of the ball of a norm, (14b): [n, ...] to [n, ...].
+    """Nearest point of the ball of a norm, (21b): [n, ...] to [n, ...].
 
     Raises:
         BadRequest: norm is neither "linf" nor "l2".
@@ -441,7 +441,7 @@ def project(delta: Tensor, radius: float, norm: str) -> Tensor:
 
 
 def steepest(gradient: Tensor, norm: str) -> Tensor:
-    """Unit direction of steepest ascent, (14a): sign(g) or g / ||g||, [n, ...].
+    """Unit direction of steepest ascent, (21a): sign(g) or g / ||g||, [n, ...].
 
     Raises:
         BadRequest: norm is neither "linf" nor "l2".
@@ -464,7 +464,7 @@ def pgd(
     classify: Callable[[Tensor], Tensor] | None = None,
     start: Tensor | None = None,
 ) -> Tensor:
-    """Projected gradient ascent on the cross-entropy, (14a) and (14b).
+    """Projected gradient ascent on the cross-entropy, (21a) and (21b).
 
     Steps of 2.5 radius / steps along the steepest direction; projects on the ball, then
     clamps to [-1, 1].
