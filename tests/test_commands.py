@@ -258,7 +258,6 @@ SHARED = {
     "fit_probe": "for the chapters on features that are to come",
     "fit_temperature": "of calibration, for the chapter that compares classifiers",
     "frechet_distance": "for the chapter on generators that is to come",
-    "letters": "a foreign set, for the chapters that tell what is foreign",
     "load_recording": "for a second chapter on sound that is to come",
     "pitch": "for a second chapter on sound that is to come",
     "same_steps": "for the loops that the chapters are to write on their pages",
