@@ -184,9 +184,10 @@ CHAPTER = Chapter(
             "split",
             "Needs the split: labelled chains harm the classifier of the joint",
             "section 4",
-            "cross-entropy on training batches, joint loss minus split loss, nats",
-            above(0),
+            "cross-entropy on training batches, with the joint loss over with the split",
+            above(1),
             UNCHECKED,
+            log=True,
         ),
         Claim(
             "generates_buffer",

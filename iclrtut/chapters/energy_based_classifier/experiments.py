@@ -214,7 +214,7 @@ def measure_split(run: Run, data: Data) -> tuple[Measurements, dict[str, list[fl
     nats = {
         k: statistics.fmean(v[end - max(1, end // 5) : end]) for k, v in curves.items()
     }
-    return {"split": {"value": nats["joint"] - nats["split"], **nats}}, curves
+    return {"split": {"value": nats["joint"] / nats["split"], **nats}}, curves
 
 
 class Trained(NamedTuple):
