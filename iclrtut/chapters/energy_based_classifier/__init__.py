@@ -184,7 +184,7 @@ CHAPTER = Chapter(
             "split",
             "Needs the split: labelled chains harm the classifier of the joint",
             "section 4",
-            "cross-entropy on training batches, with the joint loss over with the split",
+            "cross-entropy on training batches, joint loss over split loss",
             above(1),
             UNCHECKED,
             log=True,
