@@ -19,6 +19,7 @@ from iclrtut.chapters.provable_uncertainty.method import (
     radii,
     squared_distances,
 )
+from iclrtut.errors import BadRequest
 
 
 def towards(ccu: CCU, x: Tensor, R: float | Tensor) -> Tensor:
@@ -32,15 +33,13 @@ def towards(ccu: CCU, x: Tensor, R: float | Tensor) -> Tensor:
 class Attacked(NamedTuple):
     """The surest inputs that an attack found."""
 
-    confidence: Tensor  # [n], float64
+    log_p: Tensor  # [n], float64
     x: Tensor  # [n, ...], float64
 
-
-def _project(z: Tensor, centre: Tensor, R: Tensor) -> Tensor:
-    delta = z - centre
-    length = delta.norm(dim=1, keepdim=True).clamp_min(1e-300)
-    shrunk: Tensor = delta * (R[:, None] / length).clamp_max(1)
-    return centre + shrunk
+    @property
+    def confidence(self) -> Tensor:
+        """max_y p(y|x), [n]."""
+        return self.log_p.exp()
 
 
 def _direction(z: Tensor) -> Tensor:
@@ -70,6 +69,7 @@ def attack(
     ccu: CCU | None = None,
     rates: tuple[float, ...] = (0.3, 0.1),
     restarts: int = 4,
+    pixels: bool = False,
 ) -> Attacked:
     """The surest inputs within R, by gradients from many starts, then by chance.
 
@@ -77,7 +77,8 @@ def attack(
     first half of them climbs log b: in most balls log p(y|x) is flat at the centre.
 
     Args:
-        log_p: inputs [n, ...], float64, to log p(y|x) [n, M].
+        log_p: inputs [n, ...], float64, to log p(y|x) [n, M]; or to any [n, 1] that is
+            to become large.
         metric: of the ball.
         x: centres [n, ...].
         R: radius, or radii [n].
@@ -86,16 +87,22 @@ def attack(
         ccu: when log_p is CCU's: its densities.
         rates: each start is tried with each of them.
         restarts: random starts on the boundary.
+        pixels: stay in the box [0, 1] as well, where images are.
+
+    Raises:
+        BadRequest: a radius is negative, or a centre lies outside the box.
     """
+    if pixels and not ((x >= 0) & (x <= 1)).all():
+        raise BadRequest("a centre lies outside [0, 1]: give images with such pixels.")
     centre, R = metric.whiten(x), radii(R, x)
     tries = (restarts + 1 + (ccu is not None)) * len(rates)
     parts = []
     for at in torch.split(torch.arange(len(x), device=x.device), 2000 // tries or 1):
-        goal = _Goal(log_p, metric, x[at].double(), centre[at], R[at], ccu)
+        goal = _Goal(log_p, metric, x[at].double(), centre[at], R[at], ccu, pixels)
         best, z = _climb(goal, steps, rates, restarts, generator)
         parts.append(_search(goal, best, z, max(1, steps // 5), generator))
-    confidence, points = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Attacked(confidence, metric.unwhiten(points, x.double()))
+    best, points = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Attacked(best, metric.unwhiten(points, x.double()))
 
 
 class _Goal(NamedTuple):
@@ -107,6 +114,21 @@ class _Goal(NamedTuple):
     centre: Tensor
     R: Tensor
     ccu: CCU | None
+    pixels: bool
+
+    def project(self, z: Tensor) -> Tensor:
+        """z, brought into the box and then the ball; z may hold several tries.
+
+        The box is convex and holds the centre: shrinking towards it never leaves it.
+        """
+        tries = len(z) // len(self.R)
+        R, centre = self.R.repeat(tries)[:, None], self.centre.repeat(tries, 1)
+        if self.pixels:
+            z = self.metric.whiten(self.metric.unwhiten(z, self.x).clamp(0, 1))
+        delta = z - centre
+        length = delta.norm(dim=1, keepdim=True).clamp_min(1e-300)
+        inside: Tensor = centre + delta * (R / length).clamp_max(1)
+        return inside
 
     def value(self, z: Tensor, ratio: bool = False) -> Tensor:
         """The log confidence at z, or the log ratio; z may hold several tries."""
@@ -127,9 +149,9 @@ def _climb(
     n, mean = len(goal.x), towards(goal.ccu, goal.x, goal.R) if goal.ccu else None
     starts = _starts(goal.centre, goal.R, mean, restarts, generator)
     pairs = list(product(starts, rates))
-    z = torch.cat([start for start, _ in pairs]).detach()
+    z = goal.project(torch.cat([start for start, _ in pairs]).detach())
     rate = torch.tensor(rates).to(z).repeat(len(starts)).repeat_interleave(n)
-    R, centre = goal.R.repeat(len(pairs)), goal.centre.repeat(len(pairs), 1)
+    R = goal.R.repeat(len(pairs))
     best, kept = torch.full_like(R, -math.inf), z
     for t in range(steps + 1):
         by_ratio = goal.ccu is not None and t < steps / 2
@@ -141,7 +163,7 @@ def _climb(
             kept = torch.where(better[:, None], z.detach(), kept)
         slope = _direction(torch.autograd.grad(value.sum(), z)[0])
         step = (rate * R * (1 - t / steps))[:, None]
-        z = _project(z.detach() + step * slope, centre, R)
+        z = goal.project(z.detach() + step * slope)
     first = best.view(-1, n).argmax(0)
     rows = first * n + torch.arange(n, device=z.device)
     return best[rows], kept[rows]
@@ -151,13 +173,13 @@ def _climb(
 def _search(
     goal: _Goal, best: Tensor, z: Tensor, rounds: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Random moves from what was found, ever shorter; confidence [n] and z [n, D]."""
+    """Random moves from what was found, ever shorter: `_climb`'s, improved."""
     for k in range(rounds):
         length = goal.R * 10 ** (-3 * k / rounds)
         way = _direction(torch.empty_like(z).normal_(generator=generator))
-        there = _project(z + length[:, None] * way, goal.centre, goal.R)
+        there = goal.project(z + length[:, None] * way)
         value = goal.value(there)
         better = value > best
         best = torch.where(better, value, best)
         z = torch.where(better[:, None], there, z)
-    return best.exp(), z
+    return best, z

@@ -148,6 +148,8 @@ class Mixture(nn.Module):
             there are not as many of them as means.
     """
 
+    lowest: Tensor  # saved with the weights, as sigma hangs on it
+
     def __init__(
         self,
         means: Tensor,
@@ -173,8 +175,8 @@ class Mixture(nn.Module):
                     f"means and {name} have the shapes {list(means.shape)} and "
                     f"{list(values.shape)}: give [K, D] means and K of the others."
                 )
-        self.lowest = lowest
         self.means = nn.Parameter(means.detach().double().clone())
+        self.register_buffer("lowest", self.means.new_tensor(lowest))
         self.log_sigma = nn.Parameter(sigma.detach().double().log())
         self.weight_logits = nn.Parameter(weights.detach().double().log())
 
@@ -355,8 +357,8 @@ def largest_radius(
         limit: on the log of the density ratio.
 
     Returns:
-        Radii [n], rounded down; nan where R = 0 is too much, inf where no radius is,
-        which (12) tells when the density ratio has a maximum, and (10) never.
+        Radii [n], rounded down; nan where R = 0 is too much, inf where no radius is:
+        (12) may stay below the limit for ever, (10) never does.
     """
     if limit == math.inf:
         return torch.full_like(z[:, 0], math.inf)
@@ -389,6 +391,8 @@ class CCU(nn.Module):
         BadRequest: q is not positive, or a mixture has another dimension.
     """
 
+    log_q: Tensor  # saved with the weights
+
     def __init__(
         self, metric: Metric, inside: Mixture, outside: Mixture, q: float = 1.0
     ):
@@ -398,7 +402,8 @@ class CCU(nn.Module):
             raise BadRequest(f"metric and mixtures have dimensions {sizes}: use one.")
         if not 0 < q < math.inf:
             raise BadRequest(f"q = p(i)/p(o) is {q}: give a positive number.")
-        self.inside, self.outside, self.log_q = inside, outside, math.log(q)
+        self.inside, self.outside = inside, outside
+        self.register_buffer("log_q", metric.centre.new_tensor(math.log(q)))
         for name, values in metric._asdict().items():
             self.register_buffer(name, values)
 
@@ -505,13 +510,16 @@ class CCU(nn.Module):
         Returns:
             Radii; nan where there is none (tau at most 1/M, or already the centre is
             too sure), inf where no radius is too large: for tau of 1 or more, and by
-            (12) also where the density ratio stays below (11) everywhere.
+            (12) also where its bound stays below (11) for every R.
 
         Raises:
             BadRequest: the model is not certified.
         """
         self.refuse_disorder()
-        z, limit = self.metric.whiten(_checked(x)), log_odds(tau, classes) - self.log_q
+        z, limit = (
+            self.metric.whiten(_checked(x)),
+            log_odds(tau, classes) - float(self.log_q),
+        )
         return largest_radius(z, limit, self.inside, self.outside, tight)
 
 
@@ -609,7 +617,7 @@ def far_radius(ccu: CCU, eps: float, classes: int) -> float:
     # the constant of (9b): every in-component as high as the narrowest
     wide = ccu.inside.means.shape[1] * math.log(th / float(ccu.inside.sigma.min()))
     beta = float(ccu.outside.log_weights[k])
-    C = max(0.0, ccu.log_q + wide - beta - math.log(eps / room))
+    C = max(0.0, float(ccu.log_q) + wide - beta - math.log(eps / room))
     A, B = 1 / (2 * s**2), 1 / (2 * th**2)
     half = (A * rho_i + B * rho_o) / (A - B)
     rest = (A * rho_i**2 - B * rho_o**2 - C) / (A - B)
