@@ -217,10 +217,10 @@ CHAPTER = Chapter(
         *_attack_claims(),
         Claim(
             "far_root",
-            "Confidence has gone to 1/M where (9c) says, on every ray",
+            "Confidence has gone to 1/M where (20) says, on every ray",
             "the theorem on rays, (9)",
             "largest distance at which some network may be surer than 1/M + 0.001, "
-            "over the root of (9c)",
+            "over the root of (20)",
             below(1),
             THEOREM,
             kind="always",

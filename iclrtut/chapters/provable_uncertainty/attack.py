@@ -13,19 +13,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from iclrtut.chapters.provable_uncertainty.method import (
-    CCU,
-    Metric,
-    radii,
-    squared_distances,
-)
+from iclrtut.chapters.provable_uncertainty import method
+from iclrtut.chapters.provable_uncertainty.method import CCU, Metric
 from iclrtut.errors import BadRequest
 
 
 def towards(ccu: CCU, x: Tensor, R: float | Tensor) -> Tensor:
     """The mean of the in-component that is likeliest within R, whitened, [n, D]."""
     z, inside = ccu.metric.whiten(x), ccu.inside
-    near = squared_distances(z, inside.means).sqrt() - radii(R, z)[:, None]
+    near = (
+        method.squared_distances(z, inside.means).sqrt() - method.radii(R, z)[:, None]
+    )
     up = near.clamp_min(0).square() / (2 * inside.sigma**2)
     return inside.means.detach()[(inside.heights() - up).argmax(1)]
 
@@ -60,17 +58,10 @@ def _starts(
 
 
 def attack(
-    log_p: Callable[[Tensor], Tensor],
-    metric: Metric,
-    x: Tensor,
-    R: float | Tensor,
-    steps: int,
-    generator: torch.Generator,
-    ccu: CCU | None = None,
-    rates: tuple[float, ...] = (0.3, 0.1),
-    restarts: int = 4,
-    pixels: bool = False,
-) -> Attacked:
+    log_p: Callable[[Tensor], Tensor], metric: Metric, x: Tensor, R: float | Tensor,
+    steps: int, generator: torch.Generator, ccu: CCU | None = None,
+    rates: tuple[float, ...] = (0.3, 0.1), restarts: int = 4, pixels: bool = False,
+) -> Attacked:  # fmt: skip
     """The surest inputs within R, by gradients from many starts, then by chance.
 
     Steps are normalised in the metric and shrink from rate R to 0. With `ccu`, the
@@ -94,7 +85,7 @@ def attack(
     """
     if pixels and not ((x >= 0) & (x <= 1)).all():
         raise BadRequest("a centre lies outside [0, 1]: give images with such pixels.")
-    centre, R = metric.whiten(x), radii(R, x)
+    centre, R = metric.whiten(x), method.radii(R, x)
     tries = (restarts + 1 + (ccu is not None)) * len(rates)
     parts = []
     for at in torch.split(torch.arange(len(x), device=x.device), 2000 // tries or 1):
@@ -139,12 +130,9 @@ class _Goal(NamedTuple):
 
 
 def _climb(
-    goal: _Goal,
-    steps: int,
-    rates: tuple[float, ...],
-    restarts: int,
+    goal: _Goal, steps: int, rates: tuple[float, ...], restarts: int,
     generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The best log confidence [n] of all starts and rates, and its z [n, D]."""
     n, mean = len(goal.x), towards(goal.ccu, goal.x, goal.R) if goal.ccu else None
     starts = _starts(goal.centre, goal.R, mean, restarts, generator)

@@ -16,18 +16,9 @@ from torch.nn import functional as F
 
 from iclrtut import data as sets
 from iclrtut import images, metrics, play
+from iclrtut.chapters.provable_uncertainty import method
 from iclrtut.chapters.provable_uncertainty.attack import attack
-from iclrtut.chapters.provable_uncertainty.method import (
-    CCU,
-    Metric,
-    ccu_loss,
-    confidence,
-    far_radius,
-    lenet,
-    log_odds,
-    oe_loss,
-    resnet18,
-)
+from iclrtut.chapters.provable_uncertainty.method import CCU, Metric
 from iclrtut.claims import Claim, Measurements
 from iclrtut.errors import BadRequest, RunFailed
 from iclrtut.evaluation import in_batches, predict
@@ -38,12 +29,8 @@ from iclrtut.train import History, Loop, fit
 BATCH = 500  # inputs evaluated at once, so that `full` fits a small GPU
 LEAST = 1e-9  # nats: what is nearer to its bound counts as so near
 FITTED = 10_000  # inputs that mixtures are fitted on, at most
-NAMES = {
-    "plain": "plain",
-    "oe": "outlier exposure",
-    "ccu": "CCU",
-    "failing": "CCU that fails",
-}
+SHOWN = ("plain", "outlier exposure", "CCU", "CCU that fails")
+NAMES = dict(zip(("plain", "oe", "ccu", "failing"), SHOWN, strict=True))
 
 # Data
 
@@ -179,8 +166,8 @@ def digits_net(seed: int) -> nn.Sequential:
 
 NETS: dict[tuple[int, ...], Callable[[int], nn.Sequential]] = {
     (1, 8, 8): digits_net,
-    (1, 28, 28): lenet,
-    (3, 32, 32): resnet18,
+    (1, 28, 28): method.lenet,
+    (3, 32, 32): method.resnet18,
 }
 
 
@@ -225,20 +212,13 @@ def plane_task(run: Run, x: Tensor, y: Tensor) -> Task:
 
 def mixtures(run: Run, task: Task) -> CCU:
     """Metric and mixtures by EM, from which CCU's training starts."""
-    x = task.x[:FITTED]
-    ccu = CCU.fit(
-        x,
-        task.outside(len(x), run.generator("mixtures")),
-        task.components,
-        task.floor,
-        run.settings.q,
-        seed_of(run, "mixtures"),
-        task.lowest,
-    )
-    return ccu.to(run.device)
+    x, seed = task.x[:FITTED], seed_of(run, "mixtures")
+    x_out = task.outside(len(x), run.generator("mixtures"))
+    sizes, q = (task.components, task.floor), run.settings.q
+    return CCU.fit(x, x_out, *sizes, q, seed, task.lowest).to(run.device)
 
 
-def loop(run: Run, task: Task, method: str) -> Loop:
+def loop(run: Run, task: Task, kind: str) -> Loop:
     """The training of one method; all share first weights, batches and outliers.
 
     Its state holds "model", and "ccu" where there are mixtures.
@@ -246,10 +226,10 @@ def loop(run: Run, task: Task, method: str) -> Loop:
     Raises:
         BadRequest: there is no such method.
     """
-    if method not in ("plain", "oe", "ccu"):
-        raise BadRequest(f"there is no method {method!r}: use plain, oe or ccu.")
+    if kind not in ("plain", "oe", "ccu"):
+        raise BadRequest(f"there is no method {kind!r}: use plain, oe or ccu.")
     model = task.net(seed_of(run, "net")).to(run.device).train()
-    ccu = mixtures(run, task) if method == "ccu" else None
+    ccu = mixtures(run, task) if kind == "ccu" else None
     groups = [{"params": model.parameters(), "lr": task.rate}]
     if ccu:
         groups.append({"params": ccu.parameters(), "lr": task.mixture_rate})
@@ -260,7 +240,7 @@ def loop(run: Run, task: Task, method: str) -> Loop:
         n, device = len(task.x), task.x.device
         rows = torch.randint(n, (task.batch,), generator=inner, device=device)
         x, y, x_out = task.x[rows], task.y[rows], task.outside(task.batch, outer)
-        numbers = {"loss": _loss(method, model, ccu, x, y, x_out)}
+        numbers = {"loss": _loss(kind, model, ccu, x, y, x_out)}
         if ccu:
             numbers |= {"s": ccu.inside.sigma.max(), "th": ccu.outside.sigma.max()}
         adam.zero_grad()
@@ -273,25 +253,25 @@ def loop(run: Run, task: Task, method: str) -> Loop:
 
 
 def _loss(
-    method: str, model: nn.Module, ccu: CCU | None, x: Tensor, y: Tensor, x_out: Tensor
+    kind: str, model: nn.Module, ccu: CCU | None, x: Tensor, y: Tensor, x_out: Tensor
 ) -> Tensor:
-    if method == "plain":
+    if kind == "plain":
         return F.cross_entropy(model(x), y)
     inside, outside = model(torch.cat([x, x_out])).split([len(x), len(x_out)])
     if ccu is None:
-        return oe_loss(inside, y, outside)
-    return ccu_loss(ccu, inside, x, y, outside, x_out)
+        return method.oe_loss(inside, y, outside)
+    return method.ccu_loss(ccu, inside, x, y, outside, x_out)
 
 
-def train(run: Run, task: Task, method: str, name: str) -> Trained:
+def train(run: Run, task: Task, kind: str, name: str) -> Trained:
     """`loop`, run to its end.
 
     Args:
         run, task: as for `loop`.
-        method: "plain", "oe" (outlier exposure) or "ccu", (8).
+        kind: "plain", "oe" (outlier exposure) or "ccu", (8).
         name: of its checkpoint.
     """
-    s, made = run.settings, loop(run, task, method)
+    s, made = run.settings, loop(run, task, kind)
     history = fit(made, s.steps, folder=run.folder, name=name, every=s.every)
     return Trained(made.state["model"].eval(), made.state.get("ccu"), history)
 
@@ -328,6 +308,7 @@ def mean_confidence(trained: Trained, x: Tensor) -> float:
 
 # Measurements, ready for `run.claim_all`
 
+Score = Callable[[Tensor], Tensor]
 Models = dict[str, Trained]  # "plain", "oe" and "ccu"; where a function says so, others
 
 
@@ -407,20 +388,13 @@ def nearest(ccu: CCU, foreign: dict[str, Tensor], n: int, limit: float) -> Tenso
 
 
 def _attack(
-    run: Run,
-    score: Callable[[Tensor], Tensor],
-    metric: Metric,
-    x: Tensor,
-    R: Tensor,
-    ccu: CCU | None = None,
+    run: Run, score: Score, metric: Metric, x: Tensor, R: Tensor, ccu: CCU | None,
     pixels: bool = False,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """The highest score that the attack finds in each ball, [n]."""
     s, generator = run.settings, run.generator("attack", x.device.type)
-    found = attack(
-        score, metric, x, R, s.attack_steps, generator, ccu, pixels=pixels,
-        restarts=s.attack_restarts,
-    )  # fmt: skip
+    options = {"pixels": pixels, "restarts": s.attack_restarts}
+    found = attack(score, metric, x, R, s.attack_steps, generator, ccu, **options)
     return found.log_p
 
 
@@ -434,23 +408,18 @@ def measure_adversarial(run: Run, data: Data, trained: Models) -> Measurements:
     ccu, s = _mixtures(trained["ccu"]), run.settings
     classes = _classes(trained["ccu"], data.x)
     balls = certified_balls(ccu, noise_images(run, data), s.tau, classes)
-
-    def median(kind: str, R: Tensor, pixels: bool) -> float:
-        model = trained[kind]
-        found = _attack(run, log_p(model), ccu.metric, balls.x, R, model.ccu, pixels)
-        return float(found.exp().median())
-
-    found = {k: median(k, balls.radius, False) for k in trained}
-    boxed = {k: median(k, balls.radius, True) for k in trained}
-    boxed["ccu_tight"] = median("ccu", balls.tight, True)
-    found["ccu_tight"] = median("ccu", balls.tight, False)
-    radii = {"radius": balls.radius.median(), "radius_tight": balls.tight.median()}
-    more = {k: float(v) for k, v in radii.items()} | {"without": float(balls.without)}
+    more = {"without": float(balls.without), "radius": float(balls.radius.median())}
+    more["radius_tight"] = float(balls.tight.median())
+    tries = {k: (each, balls.radius) for k, each in trained.items()}
+    tries["ccu_tight"] = trained["ccu"], balls.tight
     result: dict[str, dict[str, float]] = {}
-    for end, numbers in (("", found), ("_box", boxed)):
+    for end, pixels in (("", False), ("_box", True)):
+        found = dict(more)
+        for name, (each, R) in tries.items():
+            top = _attack(run, log_p(each), ccu.metric, balls.x, R, each.ccu, pixels)
+            found[name] = float(top.exp().median())
         for kind in ("plain", "oe"):
-            row = {"value": numbers[kind], **numbers, **more}
-            result[f"adversarial_{kind}{end}"] = row
+            result[f"adversarial_{kind}{end}"] = {"value": found[kind], **found}
     ratio = float((balls.tight / balls.radius).median())
     return result | {"tight": {"value": ratio, **more}}
 
@@ -463,36 +432,30 @@ def measure_paper(
     The mixtures are those of EM; the box is that of the pixels. An attack succeeds
     where it ends at least as sure as the model is of half of its test inputs.
     """
-    s = run.settings
+    s, classes = run.settings, _classes(trained["ccu"], data.x)
     task = images_task(run, data)._replace(floor=s.paper_floor)
-    guard = mixtures(run, task).requires_grad_(False)
-    classes = _classes(trained["ccu"], data.x)
-    tau = s.paper_factor / classes
+    guard, tau = mixtures(run, task).requires_grad_(False), s.paper_factor / classes
     balls = certified_balls(guard, noise_images(run, data), tau, classes)
-    guarded = trained["ccu"]._replace(ccu=guard)
-    hits, n = {}, len(balls.x)
-    for kind, model in (trained | {"ccu": guarded}).items():
-        found = _attack(
-            run, log_p(model), guard.metric, balls.x, balls.radius, model.ccu, True
-        ).exp()
-        middle = confidences(model, data.x_test).median()
-        hits[kind] = float((found >= middle).sum())
-    letters = guard.radius(foreign["letters"], tau, classes)
-    reach = balls.radius.median() * guard.metric.reach()
-    more = {
-        "radius": float(balls.radius.median()),
-        "without": float(balls.without),
-        "letters": float((~letters.isnan()).double().mean()),
-        "least_reach": float(reach.min()),
-        "most_reach": float(reach.max()),
-    }
-    rates = {k: hit / n for k, hit in hits.items()}
+    more = {"trials": float(len(balls.x)), "radius": float(balls.radius.median())}
+    more["letters"] = _share(~guard.radius(foreign["letters"], tau, classes).isnan())
+    reach = more["radius"] * guard.metric.reach()
+    more |= {"least_reach": float(reach.min()), "most_reach": float(reach.max())}
+    hits = {}
+    for kind, each in trained.items():
+        each = each._replace(ccu=guard) if kind == "ccu" else each
+        top = _attack(
+            run, log_p(each), guard.metric, balls.x, balls.radius, each.ccu, True
+        )
+        hits[kind] = top.exp() >= confidences(each, data.x_test).median()
+    more |= {kind: _share(hit) for kind, hit in hits.items()}
     return {
-        f"paper_{k}": {"value": rates[k], "successes": hits[k], "trials": n}
-        | rates
-        | more
+        f"paper_{k}": {"value": more[k], "successes": float(hits[k].sum()), **more}
         for k in ("plain", "oe")
     }
+
+
+def _share(hit: Tensor) -> float:
+    return float(hit.double().mean())
 
 
 def measure_letters(
@@ -504,17 +467,16 @@ def measure_letters(
     """
     ccu, x = _mixtures(trained["ccu"]), foreign["letters"]
     start = mixtures(run, images_task(run, data))
-    models = trained | {"em": trained["plain"]._replace(ccu=start)}
-    area = {
-        k: metrics.auroc(confidences(each, data.x_test), confidences(each, x))
-        for k, each in models.items()
+    area = {}
+    for kind, each in (trained | {"em": trained["plain"]._replace(ccu=start)}).items():
+        known, new = (confidences(each, z) for z in (data.x_test, x))
+        area[kind] = metrics.auroc(known, new)
+    some = ~ccu.radius(x, run.settings.tau, _classes(trained["ccu"], x)).isnan()
+    certain = {"successes": float(some.sum()), "trials": float(len(x))}
+    return {
+        "guarded": {"value": area["ccu"] - area["em"], **area},
+        "certifiable": {"value": _share(some), **certain},
     }
-    R = ccu.radius(x, run.settings.tau, _classes(trained["ccu"], x))
-    some, n = float((~R.isnan()).sum()), float(len(x))
-    middle = float(R.nanmedian()) if some else 0.0
-    numbers = {"value": some / n, "successes": some, "trials": n, "radius": middle}
-    guarded = {"value": area["ccu"] - area["em"], **area}
-    return {"guarded": guarded, "certifiable": numbers}
 
 
 def measure_images(
@@ -525,26 +487,25 @@ def measure_images(
     Balls about noise, and about the foreign images nearest to the data, as large as
     (10) and (12) certify.
     """
-    ccu, s = _mixtures(trained["ccu"]), run.settings
-    classes = _classes(trained["ccu"], data.x)
-    near = nearest(ccu, foreign, s.attacked, log_odds(s.tau, classes))
-    merged: dict[str, dict[str, float]] = {}
-    for where, x in (("noise", noise_images(run, data)), ("near", near)):
-        balls = certified_balls(ccu, x, s.tau, classes)
-        for id, tight, R in (
-            ("ball_10", False, balls.radius),
-            ("ball_12", True, balls.tight),
-        ):
-            slack = _slack(run, ccu, balls.x, R, tight)
-            row = merged.setdefault(id, {"value": -torch.inf, "balls": 0.0})
-            row["value"] = max(row["value"], -float(slack.min()))
-            row["balls"] += len(slack)
-            row[where] = float(slack.median())
-            row[f"{where}_radius"] = float(R.median())
-    for id, where in (("10", "noise"), ("12", "near")):
-        row = merged[f"ball_{id}"]
-        merged[f"slack_{id}"] = {**row, "value": max(row[where], LEAST)}
-    return merged
+    ccu, tau = _mixtures(trained["ccu"]), run.settings.tau
+    classes, n = _classes(trained["ccu"], data.x), run.settings.attacked
+    near = nearest(ccu, foreign, n, method.log_odds(tau, classes))
+    balls = {
+        where: certified_balls(ccu, x, tau, classes)
+        for where, x in (("noise", noise_images(run, data)), ("near", near))
+    }
+    found: dict[str, dict[str, float]] = {}
+    for tight, place in ((False, "noise"), (True, "near")):
+        R = {where: b.tight if tight else b.radius for where, b in balls.items()}
+        rooms = {k: _slack(run, ccu, b.x, R[k], tight) for k, b in balls.items()}
+        row = {where: float(room.median()) for where, room in rooms.items()}
+        row |= {f"{where}_radius": float(r.median()) for where, r in R.items()}
+        every = torch.cat(list(rooms.values()))
+        row |= {"value": -float(every.min()), "balls": float(len(every))}
+        id = "12" if tight else "10"
+        found[f"ball_{id}"] = row
+        found[f"slack_{id}"] = {**row, "value": max(row[place], LEAST)}
+    return found
 
 
 def _slack(run: Run, ccu: CCU, x: Tensor, R: Tensor, tight: bool) -> Tensor:
@@ -568,14 +529,13 @@ def measure_plane(run: Run, trained: Trained, x: Tensor) -> Measurements:
     ccu, n = _mixtures(trained), run.settings.moons_balls
     generator = run.generator("balls", x.device.type)
     centre = x.new_empty(n, 2).uniform_(-4, 4, generator=generator)
-    radius = 10 ** centre.new_empty(n, dtype=torch.float64).uniform_(
-        -2, 0.7, generator=generator
-    )
+    size = centre.new_empty(n, dtype=torch.float64)
+    radius = 10 ** size.uniform_(-2, 0.7, generator=generator)
     found = {}
     for id, tight in (("ball_10", False), ("ball_12", True)):
-        slack = _slack(run, ccu, centre, radius, tight)
-        middle = float(slack.median())
-        found[id] = {"value": -float(slack.min()), "balls": float(n), "plane": middle}
+        room = _slack(run, ccu, centre, radius, tight)
+        numbers = {"value": -float(room.min()), "plane": float(room.median())}
+        found[id] = {**numbers, "balls": float(n)}
     return found
 
 
@@ -591,14 +551,14 @@ def measure_far(run: Run, trained: Trained, x: Tensor) -> Measurements:
     """
     ccu, s = _mixtures(trained), run.settings
     classes = _classes(trained, x)
-    root = far_radius(ccu, s.eps, classes)
+    root = method.far_radius(ccu, s.eps, classes)
     z = torch.empty(s.rays, x[0].numel(), dtype=torch.float64, device=x.device)
     z.normal_(generator=run.generator("rays", x.device.type))
     rays = F.normalize(torch.cat([z, ccu.inside.means.detach()]), dim=1)
     worst, seen = 0.0, 0.0
     for r in torch.linspace(0, 1.2 * root, s.distances, dtype=torch.float64).tolist():
         at = ccu.metric.unwhiten(r * rays, x)
-        allowed = confidence(ccu.log_ratio(at).detach().max(), classes)
+        allowed = method.confidence(ccu.log_ratio(at).detach().max(), classes)
         worst = r if allowed > 1 / classes + s.eps else worst
         seen = r if confidences(trained, at).max() > 1 / classes + s.eps else seen
     data = float(ccu.metric.whiten(x).norm(dim=1).max())
@@ -649,10 +609,7 @@ def playground(x: Tensor, y: Tensor, models: Models) -> dict[str, Any]:
     metric = _mixtures(models["ccu"]).metric
     units = torch.eye(2, dtype=torch.float64, device=x.device)
     whiten = metric.whiten(metric.centre + units).T  # columns are T e_j
-    points = [
-        [*point, int(label)]
-        for point, label in zip(x[:200].tolist(), y[:200].tolist(), strict=True)
-    ]
+    points = torch.cat([x, y[:, None]], 1)[:200].tolist()
     return {
         "mode": "moons",
         "points": points,
@@ -665,13 +622,9 @@ def playground(x: Tensor, y: Tensor, models: Models) -> dict[str, Any]:
 
 def _exported(id: str, trained: Trained) -> dict[str, Any]:
     model = {"id": id, "name": NAMES[id], "net": play.export(trained.model)}
-    ccu = trained.ccu
+    ccu, names = trained.ccu, ("log_weights", "means", "sigma")
     if ccu is None:
         return model
     for side, mixture in (("inside", ccu.inside), ("outside", ccu.outside)):
-        model[side] = {
-            "log_weights": mixture.log_weights.tolist(),
-            "means": mixture.means.tolist(),
-            "sigma": mixture.sigma.tolist(),
-        }
+        model[side] = {name: getattr(mixture, name).tolist() for name in names}
     return {**model, "log_q": float(ccu.log_q), "order": list(ccu.order())}

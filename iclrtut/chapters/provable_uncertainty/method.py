@@ -123,7 +123,7 @@ def squared_distances(z: Tensor, means: Tensor, outward: int = 0) -> Tensor:
 
 
 def _squares(z: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
-    """|z - mu_k|^2, and how far it may be off, (15), each [n, K]."""
+    """|z - mu_k|^2, and how far it may be off, (16), each [n, K]."""
     middle = means.mean(0)
     z, means = z - middle, means - middle
     squares = z.square().sum(1)[:, None] + means.square().sum(1)
@@ -159,11 +159,8 @@ class Mixture(nn.Module):
     ):
         super().__init__()
         weights = torch.ones_like(sigma) if weights is None else weights
-        for name, values in {
-            "means": means,
-            "sigma": sigma,
-            "weights": weights,
-        }.items():
+        given = {"means": means, "sigma": sigma, "weights": weights}
+        for name, values in given.items():
             _checked(values, name)
             if name != "means" and not (values > 0).all():
                 raise BadRequest(
@@ -409,15 +406,9 @@ class CCU(nn.Module):
 
     @classmethod
     def fit(
-        cls,
-        x_in: Tensor,
-        x_out: Tensor,
-        components: tuple[int, int] = (25, 25),
-        floor: float = 1e-2,
-        q: float = 1.0,
-        seed: int = 0,
-        lowest: float = -4.0,
-    ) -> "CCU":
+        cls, x_in: Tensor, x_out: Tensor, components: tuple[int, int] = (25, 25),
+        floor: float = 1e-2, q: float = 1.0, seed: int = 0, lowest: float = -4.0,
+    ) -> "CCU":  # fmt: skip
         """Metric and mixtures from inputs of both kinds, [n, ...].
 
         Raises:
@@ -602,7 +593,7 @@ def limit_confidence(m: Tensor, a: Tensor) -> Tensor:
 
 @torch.no_grad()
 def far_radius(ccu: CCU, eps: float, classes: int) -> float:
-    """|z| beyond which confidence differs from 1/M by at most eps, (9c).
+    """|z| beyond which confidence differs from 1/M by at most eps, (20).
 
     Raises:
         BadRequest: the model is not certified, or eps leaves nothing to show.
@@ -614,7 +605,7 @@ def far_radius(ccu: CCU, eps: float, classes: int) -> float:
     (s, th), k = ccu.order(), int(ccu.outside.sigma.argmax())
     rho_i = float(ccu.inside.means.norm(dim=1).max())
     rho_o = float(ccu.outside.means[k].norm())
-    # the constant of (9b): every in-component as high as the narrowest
+    # the constant of (19): every in-component as high as the narrowest
     wide = ccu.inside.means.shape[1] * math.log(th / float(ccu.inside.sigma.min()))
     beta = float(ccu.outside.log_weights[k])
     C = max(0.0, float(ccu.log_q) + wide - beta - math.log(eps / room))
@@ -637,24 +628,22 @@ def lenet(seed: int) -> nn.Sequential:
         return nn.Sequential(*layers, nn.Linear(1024, 10))
 
 
+def _normalised(inputs: int, outputs: int, size: int, stride: int) -> list[nn.Module]:
+    conv = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
+    return [conv, nn.BatchNorm2d(outputs)]
+
+
 class _Block(nn.Module):
     """A residual block of two normalised convolutions."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
+        first = _normalised(inputs, outputs, 3, stride)
         self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(outputs),
+            *first, nn.ReLU(), *_normalised(outputs, outputs, 3, 1)
         )
-        self.skip: nn.Module = nn.Identity()
-        if stride != 1:
-            self.skip = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False),
-                nn.BatchNorm2d(outputs),
-            )
+        short = _normalised(inputs, outputs, 1, stride) if stride > 1 else []
+        self.skip = nn.Sequential(*short)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.body(x) + self.skip(x))
@@ -663,14 +652,9 @@ class _Block(nn.Module):
 def resnet18(seed: int) -> nn.Sequential:
     """ResNet-18 (He et al., 2016) for [n, 3, 32, 32], ten classes."""
     with seeded(seed):
-        layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, 1, 1, bias=False)]
-        layers += [nn.BatchNorm2d(64), nn.ReLU()]
-        for inputs, outputs, stride in (
-            (64, 64, 1),
-            (64, 128, 2),
-            (128, 256, 2),
-            (256, 512, 2),
-        ):
-            layers += [_Block(inputs, outputs, stride), _Block(outputs, outputs, 1)]
+        layers = [*_normalised(3, 64, 3, 1), nn.ReLU()]
+        for inputs, outputs in ((64, 64), (64, 128), (128, 256), (256, 512)):
+            layers += [_Block(inputs, outputs, outputs // inputs)]
+            layers += [_Block(outputs, outputs, 1)]
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)]
         return nn.Sequential(*layers)
