@@ -507,10 +507,8 @@ class CCU(nn.Module):
             BadRequest: the model is not certified.
         """
         self.refuse_disorder()
-        z, limit = (
-            self.metric.whiten(_checked(x)),
-            log_odds(tau, classes) - float(self.log_q),
-        )
+        z, q = self.metric.whiten(_checked(x)), float(self.log_q)
+        limit = log_odds(tau, classes) - q
         return largest_radius(z, limit, self.inside, self.outside, tight)
 
 

@@ -193,8 +193,8 @@ FAULTS = [
     ),
     # CCU
     (
-        "limit -= float(self.log_q)",
-        "limit -= 0",
+        "log_odds(tau, classes) - q",
+        "log_odds(tau, classes)",
         "q is ignored by the radius",
     ),
     (

@@ -551,7 +551,7 @@ def test_balls_are_certified_at_tau(small, monkeypatch):
 
 
 def test_the_nearest_foreign_images_are_just_below_the_limit(small):
-    run, data, models = small
+    _, data, models = small
     foreign = experiments.foreign_sets(data, np.random.default_rng(0), 200)
     ccu, limit = models["ccu"].ccu, chapter.log_odds(0.2, 10)
     near = experiments.nearest(ccu, foreign, 7, limit)
