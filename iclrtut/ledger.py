@@ -81,9 +81,9 @@ def row(
 
     Returns:
         Chapter, claim, profile, sentence, source, paper, statistic, kind, number (what
-        the values become, in words), rule, overlap, seeds, values (of every seed), and
-        what `iclrtut.claims.Judgement` holds: mean, low, high, sign_flip, p, smallest
-        and verdict.
+        the values become, in words), log (whether on a log scale), rule, overlap,
+        seeds, values (of every seed), and what `iclrtut.claims.Judgement` holds: mean,
+        low, high, sign_flip, p, smallest and verdict.
     """
     overlap = chapter.overlap.get(profile, 0.0)
     judgement = claim.judge(measured, overlap)
@@ -97,6 +97,7 @@ def row(
         "statistic": claim.statistic,
         "kind": claim.kind,
         "number": claim.number,
+        "log": claim.log,
         "rule": claim.holds_when,
         "overlap": overlap,
         "seeds": len(measured),
@@ -186,7 +187,7 @@ def beside(row: dict[str, Any]) -> str:
         if row["low"] != row["low"]:
             notes.append("all seeds read the same")
         elif row["smallest"] == row["smallest"]:
-            what = "a factor" if row["number"].startswith("geometric") else "a distance"
+            what = "a factor" if row["log"] else "a distance"
             least = max(claims.SEEDS, seeds)
             notes.append(f"{least} seeds would see {what} of {number(row['smallest'])}")
     return ", ".join(notes)

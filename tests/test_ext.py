@@ -257,10 +257,10 @@ def test_a_sweep_shows_its_times_and_where_an_ideal_one_would_end(tmp_path):
     assert (ideal[1] - 4) * 2 == pytest.approx(ends[1] - 4, 0.01)
 
 
-def drawn(side="above", bound=0.0, number="mean", low=1.0, high=3.0):
+def drawn(side="above", bound=0.0, log=False, low=1.0, high=3.0):
     """A whisker: the tinted part, the mean's dot, the seeds' dots, and all of it."""
     row = {"mean": 2.0, "low": low, "high": high, "verdict": "holds"}
-    row |= {"number": number, "values": [1.0, 2.0, 4.0]}
+    row |= {"log": log, "values": [1.0, 2.0, 4.0]}
     svg = pages.whisker(row, SimpleNamespace(side=side, bound=bound))
     start, width = map(float, re.search(r' x="(.*?)" width="(.*?)"', svg).groups())
     (mean,) = map(float, re.findall(r'class="mean" cx="(.*?)"', svg))
@@ -278,7 +278,7 @@ def test_the_whisker_shows_every_seed_on_the_scale_of_its_mean():
     _, mean, seeds, svg = drawn()
     assert seeds[1] == mean and 'class="interval"' in svg
     assert seeds[2] - seeds[1] == pytest.approx(2 * (seeds[1] - seeds[0]), abs=0.3)
-    *_, logs, _ = drawn(bound=0.5, number="geometric mean")
+    *_, logs, _ = drawn(bound=0.5, log=True)
     assert logs[2] - logs[1] == pytest.approx(logs[1] - logs[0], abs=0.3)
     assert 'class="interval"' not in drawn(low=math.nan, high=math.nan)[-1]
 

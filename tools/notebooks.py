@@ -1,10 +1,14 @@
-"""Make notebooks/<slug>.ipynb from book/chapters/<slug>.md by executing it."""
+"""Make notebooks/<slug>.ipynb from book/chapters/<slug>.md by executing it.
+
+Run as `python tools/notebooks.py [SLUG ...]`; without a name it makes every chapter.
+"""
 
 import copy
 import hashlib
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -118,14 +122,22 @@ def join_streams(outputs: list[Any]) -> list[Any]:
     return joined
 
 
-def make(profile: str = "quick") -> list[str]:
-    """Execute every chapter that is not fresh, two at a time.
+def make(profile: str = "quick", slugs: Sequence[str] = ()) -> list[str]:
+    """Execute the chapters that are not fresh, two at a time.
+
+    Args:
+        profile: of the runs.
+        slugs: which chapters; none stands for all.
 
     Returns:
         What went wrong, a sentence for each chapter that failed.
     """
-    stale = [slug for slug in sources() if not fresh(slug, profile)]
-    done = len(sources()) - len(stale)
+    if unknown := sorted(set(slugs) - set(sources())):
+        known = ", ".join(sources())
+        return [f"notebooks: there is no chapter {unknown[0]!r}: use {known}."]
+    asked = slugs or sources()
+    stale = [slug for slug in asked if not fresh(slug, profile)]
+    done = len(asked) - len(stale)
     print(f"{len(stale)} chapters to execute ({profile}), {done} unchanged", flush=True)
     if not stale:
         return []
@@ -185,7 +197,7 @@ def without_times(notebook: Any) -> Any:
 
 if __name__ == "__main__":
     try:
-        failures = make()
+        failures = make(slugs=sys.argv[1:])
     except KeyboardInterrupt:
         failures = ["notebooks: interrupted: chapters that were done are kept."]
     if failures:

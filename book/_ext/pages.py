@@ -405,7 +405,7 @@ def whisker(row: dict[str, Any], rule: Any) -> str:
     The tinted side is where the rule wants the number; a geometric mean has a
     logarithmic axis.
     """
-    scale = math.log if row["number"].startswith("geometric") else float
+    scale = math.log if row["log"] else float
     bound, mean, low, high = map(scale, (rule.bound, *(row[k] for k in MEAN)))
     seeds = list(map(scale, row["values"]))
     ends = [v for v in (low, high, mean, bound, *seeds) if v == v]
