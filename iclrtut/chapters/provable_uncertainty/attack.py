@@ -13,18 +13,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from iclrtut.chapters.provable_uncertainty.method import (
-    CCU,
-    Metric,
-    radii,
-    squared_distances,
-)
+from iclrtut.chapters.provable_uncertainty import method
+from iclrtut.chapters.provable_uncertainty.method import CCU, Metric
+from iclrtut.errors import BadRequest
 
 
 def towards(ccu: CCU, x: Tensor, R: float | Tensor) -> Tensor:
     """The mean of the in-component that is likeliest within R, whitened, [n, D]."""
     z, inside = ccu.metric.whiten(x), ccu.inside
-    near = squared_distances(z, inside.means).sqrt() - radii(R, z)[:, None]
+    near = (
+        method.squared_distances(z, inside.means).sqrt() - method.radii(R, z)[:, None]
+    )
     up = near.clamp_min(0).square() / (2 * inside.sigma**2)
     return inside.means.detach()[(inside.heights() - up).argmax(1)]
 
@@ -32,15 +31,13 @@ def towards(ccu: CCU, x: Tensor, R: float | Tensor) -> Tensor:
 class Attacked(NamedTuple):
     """The surest inputs that an attack found."""
 
-    confidence: Tensor  # [n], float64
+    log_p: Tensor  # [n], float64
     x: Tensor  # [n, ...], float64
 
-
-def _project(z: Tensor, centre: Tensor, R: Tensor) -> Tensor:
-    delta = z - centre
-    length = delta.norm(dim=1, keepdim=True).clamp_min(1e-300)
-    shrunk: Tensor = delta * (R[:, None] / length).clamp_max(1)
-    return centre + shrunk
+    @property
+    def confidence(self) -> Tensor:
+        """max_y p(y|x), [n]."""
+        return self.log_p.exp()
 
 
 def _direction(z: Tensor) -> Tensor:
@@ -61,23 +58,18 @@ def _starts(
 
 
 def attack(
-    log_p: Callable[[Tensor], Tensor],
-    metric: Metric,
-    x: Tensor,
-    R: float | Tensor,
-    steps: int,
-    generator: torch.Generator,
-    ccu: CCU | None = None,
-    rates: tuple[float, ...] = (0.3, 0.1),
-    restarts: int = 4,
-) -> Attacked:
+    log_p: Callable[[Tensor], Tensor], metric: Metric, x: Tensor, R: float | Tensor,
+    steps: int, generator: torch.Generator, ccu: CCU | None = None,
+    rates: tuple[float, ...] = (0.3, 0.1), restarts: int = 4, pixels: bool = False,
+) -> Attacked:  # fmt: skip
     """The surest inputs within R, by gradients from many starts, then by chance.
 
     Steps are normalised in the metric and shrink from rate R to 0. With `ccu`, the
     first half of them climbs log b: in most balls log p(y|x) is flat at the centre.
 
     Args:
-        log_p: inputs [n, ...], float64, to log p(y|x) [n, M].
+        log_p: inputs [n, ...], float64, to log p(y|x) [n, M]; or to any [n, 1] that is
+            to become large.
         metric: of the ball.
         x: centres [n, ...].
         R: radius, or radii [n].
@@ -86,16 +78,22 @@ def attack(
         ccu: when log_p is CCU's: its densities.
         rates: each start is tried with each of them.
         restarts: random starts on the boundary.
+        pixels: stay in the box [0, 1] as well, where images are.
+
+    Raises:
+        BadRequest: a radius is negative, or a centre lies outside the box.
     """
-    centre, R = metric.whiten(x), radii(R, x)
+    if pixels and not ((x >= 0) & (x <= 1)).all():
+        raise BadRequest("a centre lies outside [0, 1]: give images with such pixels.")
+    centre, R = metric.whiten(x), method.radii(R, x)
     tries = (restarts + 1 + (ccu is not None)) * len(rates)
     parts = []
     for at in torch.split(torch.arange(len(x), device=x.device), 2000 // tries or 1):
-        goal = _Goal(log_p, metric, x[at].double(), centre[at], R[at], ccu)
+        goal = _Goal(log_p, metric, x[at].double(), centre[at], R[at], ccu, pixels)
         best, z = _climb(goal, steps, rates, restarts, generator)
         parts.append(_search(goal, best, z, max(1, steps // 5), generator))
-    confidence, points = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Attacked(confidence, metric.unwhiten(points, x.double()))
+    best, points = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Attacked(best, metric.unwhiten(points, x.double()))
 
 
 class _Goal(NamedTuple):
@@ -107,6 +105,21 @@ class _Goal(NamedTuple):
     centre: Tensor
     R: Tensor
     ccu: CCU | None
+    pixels: bool
+
+    def project(self, z: Tensor) -> Tensor:
+        """z, brought into the box and then the ball; z may hold several tries.
+
+        The box is convex and holds the centre: shrinking towards it never leaves it.
+        """
+        tries = len(z) // len(self.R)
+        R, centre = self.R.repeat(tries)[:, None], self.centre.repeat(tries, 1)
+        if self.pixels:
+            z = self.metric.whiten(self.metric.unwhiten(z, self.x).clamp(0, 1))
+        delta = z - centre
+        length = delta.norm(dim=1, keepdim=True).clamp_min(1e-300)
+        inside: Tensor = centre + delta * (R / length).clamp_max(1)
+        return inside
 
     def value(self, z: Tensor, ratio: bool = False) -> Tensor:
         """The log confidence at z, or the log ratio; z may hold several tries."""
@@ -117,19 +130,16 @@ class _Goal(NamedTuple):
 
 
 def _climb(
-    goal: _Goal,
-    steps: int,
-    rates: tuple[float, ...],
-    restarts: int,
+    goal: _Goal, steps: int, rates: tuple[float, ...], restarts: int,
     generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The best log confidence [n] of all starts and rates, and its z [n, D]."""
     n, mean = len(goal.x), towards(goal.ccu, goal.x, goal.R) if goal.ccu else None
     starts = _starts(goal.centre, goal.R, mean, restarts, generator)
     pairs = list(product(starts, rates))
-    z = torch.cat([start for start, _ in pairs]).detach()
+    z = goal.project(torch.cat([start for start, _ in pairs]).detach())
     rate = torch.tensor(rates).to(z).repeat(len(starts)).repeat_interleave(n)
-    R, centre = goal.R.repeat(len(pairs)), goal.centre.repeat(len(pairs), 1)
+    R = goal.R.repeat(len(pairs))
     best, kept = torch.full_like(R, -math.inf), z
     for t in range(steps + 1):
         by_ratio = goal.ccu is not None and t < steps / 2
@@ -141,7 +151,7 @@ def _climb(
             kept = torch.where(better[:, None], z.detach(), kept)
         slope = _direction(torch.autograd.grad(value.sum(), z)[0])
         step = (rate * R * (1 - t / steps))[:, None]
-        z = _project(z.detach() + step * slope, centre, R)
+        z = goal.project(z.detach() + step * slope)
     first = best.view(-1, n).argmax(0)
     rows = first * n + torch.arange(n, device=z.device)
     return best[rows], kept[rows]
@@ -151,13 +161,13 @@ def _climb(
 def _search(
     goal: _Goal, best: Tensor, z: Tensor, rounds: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Random moves from what was found, ever shorter; confidence [n] and z [n, D]."""
+    """Random moves from what was found, ever shorter: `_climb`'s, improved."""
     for k in range(rounds):
         length = goal.R * 10 ** (-3 * k / rounds)
         way = _direction(torch.empty_like(z).normal_(generator=generator))
-        there = _project(z + length[:, None] * way, goal.centre, goal.R)
+        there = goal.project(z + length[:, None] * way)
         value = goal.value(there)
         better = value > best
         best = torch.where(better, value, best)
         z = torch.where(better[:, None], there, z)
-    return best.exp(), z
+    return best, z

@@ -123,7 +123,7 @@ def squared_distances(z: Tensor, means: Tensor, outward: int = 0) -> Tensor:
 
 
 def _squares(z: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
-    """|z - mu_k|^2, and how far it may be off, (15), each [n, K]."""
+    """|z - mu_k|^2, and how far it may be off, (16), each [n, K]."""
     middle = means.mean(0)
     z, means = z - middle, means - middle
     squares = z.square().sum(1)[:, None] + means.square().sum(1)
@@ -148,6 +148,8 @@ class Mixture(nn.Module):
             there are not as many of them as means.
     """
 
+    lowest: Tensor  # saved with the weights, as sigma hangs on it
+
     def __init__(
         self,
         means: Tensor,
@@ -157,11 +159,8 @@ class Mixture(nn.Module):
     ):
         super().__init__()
         weights = torch.ones_like(sigma) if weights is None else weights
-        for name, values in {
-            "means": means,
-            "sigma": sigma,
-            "weights": weights,
-        }.items():
+        given = {"means": means, "sigma": sigma, "weights": weights}
+        for name, values in given.items():
             _checked(values, name)
             if name != "means" and not (values > 0).all():
                 raise BadRequest(
@@ -173,8 +172,8 @@ class Mixture(nn.Module):
                     f"means and {name} have the shapes {list(means.shape)} and "
                     f"{list(values.shape)}: give [K, D] means and K of the others."
                 )
-        self.lowest = lowest
         self.means = nn.Parameter(means.detach().double().clone())
+        self.register_buffer("lowest", self.means.new_tensor(lowest))
         self.log_sigma = nn.Parameter(sigma.detach().double().log())
         self.weight_logits = nn.Parameter(weights.detach().double().log())
 
@@ -355,8 +354,8 @@ def largest_radius(
         limit: on the log of the density ratio.
 
     Returns:
-        Radii [n], rounded down; nan where R = 0 is too much, inf where no radius is,
-        which (12) tells when the density ratio has a maximum, and (10) never.
+        Radii [n], rounded down; nan where R = 0 is too much, inf where no radius is:
+        (12) may stay below the limit for ever, (10) never does.
     """
     if limit == math.inf:
         return torch.full_like(z[:, 0], math.inf)
@@ -389,6 +388,8 @@ class CCU(nn.Module):
         BadRequest: q is not positive, or a mixture has another dimension.
     """
 
+    log_q: Tensor  # saved with the weights
+
     def __init__(
         self, metric: Metric, inside: Mixture, outside: Mixture, q: float = 1.0
     ):
@@ -398,21 +399,16 @@ class CCU(nn.Module):
             raise BadRequest(f"metric and mixtures have dimensions {sizes}: use one.")
         if not 0 < q < math.inf:
             raise BadRequest(f"q = p(i)/p(o) is {q}: give a positive number.")
-        self.inside, self.outside, self.log_q = inside, outside, math.log(q)
+        self.inside, self.outside = inside, outside
+        self.register_buffer("log_q", metric.centre.new_tensor(math.log(q)))
         for name, values in metric._asdict().items():
             self.register_buffer(name, values)
 
     @classmethod
     def fit(
-        cls,
-        x_in: Tensor,
-        x_out: Tensor,
-        components: tuple[int, int] = (25, 25),
-        floor: float = 1e-2,
-        q: float = 1.0,
-        seed: int = 0,
-        lowest: float = -4.0,
-    ) -> "CCU":
+        cls, x_in: Tensor, x_out: Tensor, components: tuple[int, int] = (25, 25),
+        floor: float = 1e-2, q: float = 1.0, seed: int = 0, lowest: float = -4.0,
+    ) -> "CCU":  # fmt: skip
         """Metric and mixtures from inputs of both kinds, [n, ...].
 
         Raises:
@@ -505,13 +501,14 @@ class CCU(nn.Module):
         Returns:
             Radii; nan where there is none (tau at most 1/M, or already the centre is
             too sure), inf where no radius is too large: for tau of 1 or more, and by
-            (12) also where the density ratio stays below (11) everywhere.
+            (12) also where its bound stays below (11) for every R.
 
         Raises:
             BadRequest: the model is not certified.
         """
         self.refuse_disorder()
-        z, limit = self.metric.whiten(_checked(x)), log_odds(tau, classes) - self.log_q
+        z, q = self.metric.whiten(_checked(x)), float(self.log_q)
+        limit = log_odds(tau, classes) - q
         return largest_radius(z, limit, self.inside, self.outside, tight)
 
 
@@ -594,7 +591,7 @@ def limit_confidence(m: Tensor, a: Tensor) -> Tensor:
 
 @torch.no_grad()
 def far_radius(ccu: CCU, eps: float, classes: int) -> float:
-    """|z| beyond which confidence differs from 1/M by at most eps, (9c).
+    """|z| beyond which confidence differs from 1/M by at most eps, (20).
 
     Raises:
         BadRequest: the model is not certified, or eps leaves nothing to show.
@@ -606,10 +603,10 @@ def far_radius(ccu: CCU, eps: float, classes: int) -> float:
     (s, th), k = ccu.order(), int(ccu.outside.sigma.argmax())
     rho_i = float(ccu.inside.means.norm(dim=1).max())
     rho_o = float(ccu.outside.means[k].norm())
-    # the constant of (9b): every in-component as high as the narrowest
+    # the constant of (19): every in-component as high as the narrowest
     wide = ccu.inside.means.shape[1] * math.log(th / float(ccu.inside.sigma.min()))
     beta = float(ccu.outside.log_weights[k])
-    C = max(0.0, ccu.log_q + wide - beta - math.log(eps / room))
+    C = max(0.0, float(ccu.log_q) + wide - beta - math.log(eps / room))
     A, B = 1 / (2 * s**2), 1 / (2 * th**2)
     half = (A * rho_i + B * rho_o) / (A - B)
     rest = (A * rho_i**2 - B * rho_o**2 - C) / (A - B)
@@ -629,24 +626,22 @@ def lenet(seed: int) -> nn.Sequential:
         return nn.Sequential(*layers, nn.Linear(1024, 10))
 
 
+def _normalised(inputs: int, outputs: int, size: int, stride: int) -> list[nn.Module]:
+    conv = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
+    return [conv, nn.BatchNorm2d(outputs)]
+
+
 class _Block(nn.Module):
     """A residual block of two normalised convolutions."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
+        first = _normalised(inputs, outputs, 3, stride)
         self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(outputs),
+            *first, nn.ReLU(), *_normalised(outputs, outputs, 3, 1)
         )
-        self.skip: nn.Module = nn.Identity()
-        if stride != 1:
-            self.skip = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False),
-                nn.BatchNorm2d(outputs),
-            )
+        short = _normalised(inputs, outputs, 1, stride) if stride > 1 else []
+        self.skip = nn.Sequential(*short)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.body(x) + self.skip(x))
@@ -655,14 +650,9 @@ class _Block(nn.Module):
 def resnet18(seed: int) -> nn.Sequential:
     """ResNet-18 (He et al., 2016) for [n, 3, 32, 32], ten classes."""
     with seeded(seed):
-        layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, 1, 1, bias=False)]
-        layers += [nn.BatchNorm2d(64), nn.ReLU()]
-        for inputs, outputs, stride in (
-            (64, 64, 1),
-            (64, 128, 2),
-            (128, 256, 2),
-            (256, 512, 2),
-        ):
-            layers += [_Block(inputs, outputs, stride), _Block(outputs, outputs, 1)]
+        layers = [*_normalised(3, 64, 3, 1), nn.ReLU()]
+        for inputs, outputs in ((64, 64), (64, 128), (128, 256), (256, 512)):
+            layers += [_Block(inputs, outputs, outputs // inputs)]
+            layers += [_Block(outputs, outputs, 1)]
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)]
         return nn.Sequential(*layers)

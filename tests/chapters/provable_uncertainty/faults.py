@@ -193,7 +193,7 @@ FAULTS = [
     ),
     # CCU
     (
-        "log_odds(tau, classes) - self.log_q",
+        "log_odds(tau, classes) - q",
         "log_odds(tau, classes)",
         "q is ignored by the radius",
     ),
@@ -238,13 +238,13 @@ FAULTS = [
         "(9)'s smaller root",
     ),
     (
-        "C = max(0.0, ccu.log_q + wide - beta - math.log(eps / room))",
-        "C = max(0.0, ccu.log_q + wide - beta)",
+        "C = max(0.0, float(ccu.log_q) + wide - beta - math.log(eps / room))",
+        "C = max(0.0, float(ccu.log_q) + wide - beta)",
         "eps is ignored far away",
     ),
     (
-        "C = max(0.0, ccu.log_q + wide - beta",
-        "C = max(0.0, ccu.log_q + wide + beta",
+        "C = max(0.0, float(ccu.log_q) + wide - beta",
+        "C = max(0.0, float(ccu.log_q) + wide + beta",
         "(9): the sign of log beta",
     ),
     (
@@ -316,13 +316,13 @@ FAULTS = [
         "ties of the steepest are overlooked",
     ),
     (
-        "delta * (R[:, None] / length).clamp_max(1)",
-        "delta * (R[:, None] / length).clamp_min(1)",
+        "delta * (R / length).clamp_max(1)",
+        "delta * (R / length).clamp_min(1)",
         "the attack leaves the ball",
     ),
     (
-        "delta * (R[:, None] / length).clamp_max(1)",
-        "delta * (R[:, None] / length)",
+        "delta * (R / length).clamp_max(1)",
+        "delta * (R / length)",
         "the attack stays on the boundary",
     ),
     (
@@ -366,8 +366,15 @@ FAULTS = [
         "random starts ignore their generator",
     ),
     (
-        "there = _project(z + length[:, None] * way, goal.centre, goal.R)",
+        "there = goal.project(z + length[:, None] * way)",
         "there = z + length[:, None] * way",
         "the random search leaves the ball",
     ),
+    # What is saved, and where an attack may go
+    (
+        'self.register_buffer("log_q", ',
+        'self.register_buffer("log_q", persistent=False, tensor=',
+        "q is not saved",
+    ),
+    (".clamp(0, 1))", ".clamp(0, 2))", "the box of the pixels is too large"),
 ]

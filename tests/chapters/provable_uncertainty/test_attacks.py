@@ -328,3 +328,27 @@ def test_a_ball_without_a_size_holds_its_centre():
     assert torch.allclose(results.confidence, log_p(x).exp().amax(1))
     with pytest.raises(BadRequest, match="R is -1"):
         attack.attack(log_p, model.metric, x, -1.0, 5, rng(), model)
+
+
+def test_images_stay_images_and_in_their_balls():
+    model = ccu(6, 4)
+    net = layers(7, 4, 16, 10)
+    x, R = uniform(12, 4, seed=3), uniform(12, seed=4, low=0.1, high=2)
+    free, boxed = (
+        attack.attack(
+            softmax(net), model.metric, x, R, 20, rng(), restarts=2, pixels=pixels
+        )
+        for pixels in (False, True)
+    )
+    assert (free.x.amin() < 0 or free.x.amax() > 1) and (free.confidence.min() > 0.1)
+    assert boxed.x.min() >= -1e-12 and boxed.x.max() <= 1 + 1e-12
+    for found in (free, boxed):
+        length = (model.metric.whiten(found.x) - model.metric.whiten(x)).norm(dim=1)
+        assert (length <= R * (1 + 1e-9)).all()
+        at = softmax(net)(found.x).amax(1)
+        assert torch.allclose(found.log_p, at, atol=1e-9)
+    assert boxed.confidence.mean() < free.confidence.mean()
+    with pytest.raises(BadRequest, match="outside"):
+        attack.attack(
+            softmax(net), model.metric, x + 1, R, 2, rng(), restarts=1, pixels=True
+        )

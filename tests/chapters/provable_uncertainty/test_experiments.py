@@ -24,6 +24,19 @@ folder, start = runs.folder, runs.of(SLUG)
 METHODS = ("plain", "oe", "ccu")
 
 
+def train(run, data, kind, name=""):
+    return experiments.train(
+        run, experiments.images_task(run, data), kind, name or kind
+    )
+
+
+def train_moons(run, x, y, kind, components=None, name=""):
+    task = experiments.plane_task(run, x, y)
+    if components:
+        task = task._replace(components=components)
+    return experiments.train(run, task, kind, name or f"moons-{kind}")
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A run, digits, and the three methods trained for few steps."""
@@ -33,20 +46,18 @@ def small(tmp_path_factory):
     return (
         run,
         data,
-        {method: experiments.train(run, data, method) for method in METHODS},
+        {method: train(run, data, method) for method in METHODS},
     )
 
 
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory):
     """A run, two moons, and the four models of the page's figure."""
-    run = start(moons_steps=100)
+    run = start(steps=100)
     run.folder = tmp_path_factory.mktemp("plane")
     x, y = experiments.moons(run, 300)
-    models = {m: experiments.train_moons(run, x, y, m) for m in METHODS}
-    models["failing"] = experiments.train_moons(
-        run, x, y, "ccu", (1, 40), "moons-failing"
-    )
+    models = {m: train_moons(run, x, y, m) for m in METHODS}
+    models["failing"] = train_moons(run, x, y, "ccu", (1, 40), "moons-failing")
     return run, x, y, models
 
 
@@ -98,7 +109,8 @@ def fake_sets(monkeypatch, jpeg=True, side=32):
         }
     arrays["clothing32"] = {"images": arrays["cifar10"]["train_images"] // 2}
     arrays["notmnist"] = {"images": arrays["mnist"]["train_images"] // 3}
-    arrays["photographs"] = experiments.sets.load("photographs")
+    for name in ("photographs", "omniglot_small"):
+        arrays[name] = experiments.sets.load(name)
     monkeypatch.setattr(experiments.sets, "load", arrays.__getitem__)
     kind = SimpleNamespace(is_file=lambda: jpeg)
     monkeypatch.setattr(experiments.sets, "fetch", lambda name: kind)
@@ -218,41 +230,47 @@ def weights(trained):
     return [value for part in parts for value in part.state_dict().values()]
 
 
-def test_methods_start_from_the_same_weights_and_see_the_same_batches(monkeypatch):
-    run, seen = start(steps=3, batch=8), {}
+class Watched(nn.Module):
+    """A network that keeps what it is shown, and its first weights."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.seen = net, []
+        self.first = [w.detach().clone() for w in net.parameters()]
+
+    def forward(self, x):
+        self.seen.append(x.detach().clone())
+        return self.net(x)
+
+
+def test_methods_start_from_the_same_weights_and_see_the_same_batches():
+    run, nets = start(batch=8), {}
     data = experiments.load_data(run)
-    for method in METHODS:
-        draw, foreign = [], []
-
-        def drawn(self, real=experiments.Batches.draw, kept=draw):
-            kept.append(real(self))
-            return kept[-1]
-
-        def outside(self, real=experiments.Batches.foreign, kept=foreign):
-            kept.append(real(self))
-            return kept[-1]
-
-        with monkeypatch.context() as patch:
-            patch.setattr(experiments.Batches, "draw", drawn)
-            patch.setattr(experiments.Batches, "foreign", outside)
-            experiments.train(run, data, method)
-        seen[method] = draw, foreign
-    for method in ("oe", "ccu"):
-        for (x, y), (a, b) in zip(seen["plain"][0], seen[method][0], strict=True):
-            assert torch.equal(x, a) and torch.equal(y, b)
-    assert not seen["plain"][1]
-    for x, a in zip(seen["oe"][1], seen["ccu"][1], strict=True):
-        assert torch.equal(x, a)
-    assert not torch.equal(seen["oe"][1][0], seen["oe"][1][1])  # fresh at each step
-    x, y = seen["oe"][0][0]
-    at = torch.cdist(x.flatten(1), data.x.flatten(1)).argmin(1)
-    assert torch.equal(data.y[at], y)
+    for kind in METHODS:
+        task = experiments.images_task(run, data)
+        made = experiments.loop(
+            run,
+            task._replace(net=lambda seed, task=task: Watched(task.net(seed))),
+            kind,
+        )
+        for t in range(3):
+            made.step(t)
+        nets[kind] = made.state["model"]
+    for kind in ("oe", "ccu"):
+        assert all(map(torch.equal, nets["plain"].first, nets[kind].first))
+        for x, both in zip(nets["plain"].seen, nets[kind].seen, strict=True):
+            assert len(both) == 16 and torch.equal(x, both[:8])
+    outside = [[both[8:] for both in nets[kind].seen] for kind in ("oe", "ccu")]
+    assert all(map(torch.equal, *outside))
+    assert not torch.equal(outside[0][0], outside[0][1])  # fresh at each step
+    at = torch.cdist(nets["oe"].seen[0][:8].flatten(1), data.x.flatten(1)).amin(1)
+    assert at.max() == 0
 
 
 def first_loss(run, data, method):
     """The loss of the first step, from the formulas."""
     s = run.settings
-    net = experiments.digits_net(run.generator("net").initial_seed())
+    net = experiments.digits_net(experiments.seed_of(run, "net"))
     at = torch.randint(len(data.x), (s.batch,), generator=run.generator("batches"))
     x, y = data.x[at], data.y[at]
     p = net(x).double().softmax(1)
@@ -263,7 +281,7 @@ def first_loss(run, data, method):
     if method == "oe":
         return -p.gather(1, y[:, None]).log().mean() - p_out.log().mean()
     fresh = experiments.outliers(data.x, len(data.x), run.generator("mixtures"))
-    seed = run.generator("mixtures").initial_seed() % 2**31
+    seed = experiments.seed_of(run, "mixtures")
     ccu = chapter.CCU.fit(
         data.x, fresh, s.components, s.floor, s.q, seed, lowest=s.lowest
     )
@@ -283,7 +301,7 @@ def first_loss(run, data, method):
 def test_the_first_loss_is_the_formulas(method):
     run = start()
     data = experiments.load_data(run)
-    trained = experiments.train(run, data, method)
+    trained = train(run, data, method)
     output = trained.history.curves["loss"][0]
     assert output == pytest.approx(first_loss(run, data, method).item(), rel=1e-5)
     assert len(trained.history.curves["loss"]) == run.settings.steps
@@ -292,12 +310,12 @@ def test_the_first_loss_is_the_formulas(method):
 def test_network_and_mixtures_have_their_own_rates():
     run = start(steps=1, rate=0.01, mixture_rate=1e-4)
     data = experiments.load_data(run)
-    trained = experiments.train(run, data, "ccu")
-    net = experiments.digits_net(run.generator("net").initial_seed())
+    trained = train(run, data, "ccu")
+    net = experiments.digits_net(experiments.seed_of(run, "net"))
     moved = (trained.model[-1].bias - net[-1].bias).abs()
     assert moved.max().item() == pytest.approx(0.01, rel=1e-3)
     fresh = experiments.outliers(data.x, len(data.x), run.generator("mixtures"))
-    seed = run.generator("mixtures").initial_seed() % 2**31
+    seed = experiments.seed_of(run, "mixtures")
     before = chapter.CCU.fit(data.x, fresh, run.settings.components, 1e-2, 1.0, seed)
     for name, value in trained.ccu.named_parameters():
         change = (value - before.get_parameter(name)).abs()
@@ -306,28 +324,30 @@ def test_network_and_mixtures_have_their_own_rates():
 
 def test_settings_reach_the_mixtures(monkeypatch):
     run = start(
-        steps=1, components=(2, 3), floor=0.1, q=2.0, lowest=-1.0, moons_steps=1,
+        steps=1, components=(2, 3), floor=0.1, q=2.0, lowest=-1.0, moons_lowest=-2.0,
         moons_components=(4, 5),
     )  # fmt: skip
     data = experiments.load_data(run)
-    ccu = experiments.train(run, data, "ccu").ccu
+    ccu = train(run, data, "ccu").ccu
     assert [len(ccu.inside.means), len(ccu.outside.means)] == [2, 3]
-    assert ccu.log_q == pytest.approx(np.log(2))
+    assert ccu.log_q.item() == pytest.approx(np.log(2))
     scales = ccu.metric.scales
     assert (scales[0] / scales[-1]).item() == pytest.approx(0.1**0.5)
     assert ccu.inside.lowest == ccu.outside.lowest == -1
     monkeypatch.setattr(experiments, "FITTED", 50)
-    fewer = experiments.train(run, data, "ccu", "fewer").ccu
+    fewer = train(run, data, "ccu", "fewer").ccu
     assert torch.allclose(
         fewer.metric.centre, data.x[:50].flatten(1).double().mean(0), atol=1e-12
     )
+    monkeypatch.setattr(experiments, "FITTED", 200)
     x, y = experiments.moons(run, 200)
     x = x * torch.tensor([1.0, 0.01])
-    plane = experiments.train_moons(run, x, y, "ccu").ccu
+    plane = train_moons(run, x, y, "ccu").ccu
     assert [len(plane.inside.means), len(plane.outside.means)] == [4, 5]
+    assert plane.inside.lowest == plane.outside.lowest == -2
     covariance = torch.tensor(np.cov(x.T.double().numpy()))
     assert torch.allclose(plane.metric.covariance, covariance)  # no floor
-    other = experiments.train_moons(run, x, y, "ccu", (1, 7), "other").ccu
+    other = train_moons(run, x, y, "ccu", (1, 7), "other").ccu
     assert [len(other.inside.means), len(other.outside.means)] == [1, 7]
 
 
@@ -335,9 +355,9 @@ def test_an_unknown_method_is_refused():
     run = start()
     x, y = experiments.moons(run, 50)
     with pytest.raises(BadRequest, match="plain, oe or ccu"):
-        experiments.train(run, experiments.load_data(run), "acet")
+        train(run, experiments.load_data(run), "acet")
     with pytest.raises(BadRequest, match="plain, oe or ccu"):
-        experiments.train_moons(run, x, y, "CCU")
+        train_moons(run, x, y, "CCU")
 
 
 def test_what_the_methods_learn_differs_as_the_paper_says(plane):
@@ -372,7 +392,7 @@ def test_a_trained_network_no_longer_trains(monkeypatch):
     monkeypatch.setitem(experiments.NETS, (1, 8, 8), net)
     run = start()
     data = experiments.load_data(run)
-    trained = experiments.train(run, data, "plain")
+    trained = train(run, data, "plain")
     assert trained.model[0].num_batches_tracked == run.settings.steps
     first, again = (experiments.confidences(trained, data.x_test) for _ in range(2))
     assert torch.equal(first, again)
@@ -511,179 +531,194 @@ def test_foreign_sets_are_compared_set_by_set(monkeypatch):
     assert results["mmc_rolled"]["ccu"] == pytest.approx(0.05)
 
 
-def test_balls_about_noise_are_certified_at_tau(small):
+def test_balls_are_certified_at_tau(small, monkeypatch):
     run, data, models = small
-    run.settings = run.settings._replace(attacked=60)
-    balls = experiments.noise_balls(run, data, models["ccu"])
-    ccu = models["ccu"].ccu
-    assert len(balls.x) + balls.without == 60
-    assert stats.kstest(balls.x.flatten().numpy(), "uniform").pvalue > 1e-4
+    x, ccu = experiments.noise_images(run, data), models["ccu"].ccu
+    assert x.shape == (run.settings.attacked, 1, 8, 8)
+    assert stats.kstest(x.flatten().numpy(), "uniform").pvalue > 1e-4
+    balls = experiments.certified_balls(ccu, x, 0.2, 10)
+    assert len(balls.x) + balls.without == len(x)
     for radius, tight in ((balls.radius, False), (balls.tight, True)):
-        bound = ccu.bound(balls.x, radius, 10, tight)
-        assert bound.max() <= run.settings.tau + 1e-12
+        assert ccu.bound(balls.x, radius, 10, tight).max() <= 0.2 + 1e-12
         more = ccu.bound(balls.x, 1.01 * radius + 1e-3, 10, tight)
-        assert more.min() > run.settings.tau
+        assert more.min() > 0.2
     assert (balls.tight >= balls.radius).all()
+    # What has no radius is left out and counted.
+    both = torch.cat([x, data.x[:3]])
+    assert experiments.certified_balls(ccu, both, 0.2, 10).without == balls.without + 3
+    with pytest.raises(RunFailed, match="none of 3 inputs"):
+        experiments.certified_balls(ccu, data.x[:3], 0.2, 10)
 
 
-def test_images_without_a_radius_are_left_out_and_counted(small, monkeypatch):
-    run, data, models = small
-    real = chapter.CCU.radius
+def test_the_nearest_foreign_images_are_just_below_the_limit(small):
+    _, data, models = small
+    foreign = experiments.foreign_sets(data, np.random.default_rng(0), 200)
+    ccu, limit = models["ccu"].ccu, chapter.log_odds(0.2, 10)
+    near = experiments.nearest(ccu, foreign, 7, limit)
+    found = ccu.log_ratio(near).detach()
+    every = ccu.log_ratio(torch.cat(list(foreign.values()))).detach()
+    assert len(near) == 7 and found.max() < limit
+    assert torch.equal(found.sort()[0], every[every < limit].sort()[0][-7:])
 
-    def radius(self, x, tau, classes, tight=False):
-        results = real(self, x, tau, classes, tight)
-        results[: self.missing] = torch.nan
-        return results
 
-    monkeypatch.setattr(chapter.CCU, "radius", radius)
-    monkeypatch.setattr(chapter.CCU, "missing", 2, raising=False)
-    run.settings = run.settings._replace(attacked=6)
-    balls = experiments.noise_balls(run, data, models["ccu"])
-    assert [len(part) for part in balls[:3]] == [4, 4, 4]
-    assert balls.without == 2
-    assert not balls.radius.isnan().any()
-    results = experiments.measure_adversarial(run, data, models)
-    assert results["certified"]["balls"] == 4
-    assert results["tight"]["without"] == 2
-    monkeypatch.setattr(chapter.CCU, "missing", 6)
-    with pytest.raises(RunFailed, match="none of 6 noise images"):
-        experiments.noise_balls(run, data, models["ccu"])
+def watched_attacks(monkeypatch):
+    calls, real = [], experiments.attack
+
+    def attack(score, metric, x, R, steps, generator, ccu, **options):
+        calls.append((score, x, R, ccu, options["pixels"]))
+        return real(score, metric, x, R, steps, generator, ccu, **options)
+
+    monkeypatch.setattr(experiments, "attack", attack)
+    return calls
 
 
 def test_every_model_is_attacked_in_the_same_balls(small, monkeypatch):
     run, data, models = small
-    run.settings = run.settings._replace(attacked=5)
-    calls, real = [], experiments.attack
-    names = {id(trained.model): name for name, trained in models.items()}
-
-    def attack(log_p, metric, x, R, **options):
-        model = log_p.__closure__[0].cell_contents.model
-        calls.append((names[id(model)], x, R, options["ccu"]))
-        return real(log_p, metric, x, R, **options)
-
-    monkeypatch.setattr(experiments, "attack", attack)
+    run.settings = run.settings._replace(attacked=5, tau=0.2)
+    calls = watched_attacks(monkeypatch)
     results = experiments.measure_adversarial(run, data, models)
-    balls = experiments.noise_balls(run, data, models["ccu"])
-    assert [call[0] for call in calls] == ["plain", "oe", "ccu", "ccu"]
-    wanted = [balls.radius] * 3 + [balls.tight]
-    for (name, x, R, ccu), radius in zip(calls, wanted, strict=True):
-        assert torch.equal(x, balls.x)
-        assert torch.equal(R, radius)
-        assert (ccu is models["ccu"].ccu) == (name == "ccu")
-    keys = {
-        "value", "plain", "oe", "ccu", "ccu_tight", "bound", "gap", "radius",
-        "radius_tight", "without",
-    }  # fmt: skip
-    assert set(results) == {
-        "certified", "certified_tight", "adversarial_plain", "adversarial_ccu", "tight",
-    }  # fmt: skip
-    assert set(results["adversarial_plain"]) == set(results["adversarial_ccu"]) == keys
-    numbers = results["adversarial_ccu"]
-    assert numbers["bound"] == pytest.approx(0.2)
-    assert numbers["value"] < 0 < numbers["gap"]
-    assert numbers["plain"] == results["adversarial_plain"]["value"] > numbers["ccu"]
+    ccu = models["ccu"].ccu
+    x = experiments.noise_images(run, data)
+    balls = experiments.certified_balls(ccu, x, 0.2, 10)
+    radii = [balls.radius] * 3 + [balls.tight]
+    for k, (_, centre, R, density, pixels) in enumerate(calls):
+        assert torch.equal(centre, balls.x) and torch.equal(R, radii[k % 4])
+        assert pixels == (k >= 4)
+        assert (density is ccu) == (k % 4 > 1)
+    assert len(calls) == 8
+    assert list(results) == [
+        "adversarial_plain", "adversarial_oe", "adversarial_plain_box",
+        "adversarial_oe_box", "tight",
+    ]  # fmt: skip
+    for end in ("", "_box"):
+        for kind in ("plain", "oe"):
+            row = results[f"adversarial_{kind}{end}"]
+            assert row["value"] == row[kind] > row["ccu"]
+            assert row["ccu"] <= 0.2 + 1e-9 and row["ccu_tight"] <= 0.2 + 1e-9
     assert results["tight"]["value"] == pytest.approx(
         (balls.tight / balls.radius).median().item()
     )
-    assert results["certified"]["value"] < 1e-6
-    assert results["certified_tight"]["value"] < 1e-6
+
+
+def test_the_papers_rate_counts_attacks_above_the_median(small, monkeypatch):
+    run, data, models = small
+    run.settings = run.settings._replace(attacked=8)
+    foreign = experiments.foreign_sets(data, np.random.default_rng(0), 50)
+    calls = watched_attacks(monkeypatch)
+    sure = {"plain": 0.9, "oe": 0.5, "ccu": 0.09}
+    middle = {id(each.model): sure[k] for k, each in models.items()}
+    monkeypatch.setattr(
+        experiments,
+        "confidences",
+        lambda each, x: torch.full((5,), middle[id(each.model)]).double(),
+    )
+    results = experiments.measure_paper(run, data, models, foreign)
+    assert all(call[4] for call in calls) and len(calls) == 3
+    scale = calls[2][3].metric.scales
+    assert (scale[0] / scale[-1]).item() == pytest.approx(1e-3)  # floor 1e-6
+    bound = calls[2][3].bound(calls[2][1], calls[2][2], 10)
+    assert bound.max() == pytest.approx(0.11)
+    row = results["paper_oe"]
+    assert row["value"] == row["oe"] == row["successes"] / row["trials"]
+    assert row["trials"] == len(calls[0][1]) and row["ccu"] == 1  # 0.1 is above 0.09
+    assert 0 < row["least_reach"] < row["most_reach"]
+    assert results["paper_plain"]["value"] == row["plain"]
+
+
+def test_letters_are_counted_and_training_is_compared(small):
+    run, data, models = small
+    foreign = experiments.foreign_sets(data, np.random.default_rng(0), 60)
+    results = experiments.measure_letters(run, data, models, foreign)
+    R = models["ccu"].ccu.radius(foreign["letters"], run.settings.tau, 10)
+    share = results["certifiable"]
+    assert share["successes"] == (~R.isnan()).sum() and share["trials"] == 60
+    assert share["value"] == share["successes"] / 60
+    row = results["guarded"]
+    assert row["value"] == pytest.approx(row["ccu"] - row["em"])
+    start_ = experiments.mixtures(run, experiments.images_task(run, data))
+    alone = models["plain"]._replace(ccu=start_)
+    wanted = experiments.metrics.auroc(
+        experiments.confidences(alone, data.x_test),
+        experiments.confidences(alone, foreign["letters"]),
+    )
+    assert row["em"] == pytest.approx(wanted)
 
 
 def test_a_bound_that_is_too_low_is_found_out(small, plane, monkeypatch):
-    monkeypatch.setattr(
-        chapter.CCU, "bound", lambda self, x, *rest, tight=False: torch.zeros(len(x))
-    )
     run, data, models = small
     run.settings = run.settings._replace(attacked=5)
-    results = experiments.measure_adversarial(run, data, models)
-    assert results["certified"]["value"] > 0.0999
-    assert results["certified_tight"]["value"] > 0.0999
-    assert results["adversarial_ccu"]["value"] > 0.0999
-    run, x, _, models = plane
-    results = experiments.measure_balls(run, models["ccu"], x)
-    assert all(numbers["value"] > 0.4999 for numbers in results.values())
+    foreign = experiments.foreign_sets(data, np.random.default_rng(0), 60)
+    x, moons = plane[1], plane[3]["ccu"]
+    plane[0].settings = plane[0].settings._replace(moons_balls=60)
+    real = chapter.CCU.log_bound
+    for lower, verdict in ((0.0, False), (200.0, True)):
+        monkeypatch.setattr(
+            chapter.CCU,
+            "log_bound",
+            lambda *args, lower=lower, **more: real(*args, **more) - lower,
+        )
+        found = experiments.measure_images(run, data, models, foreign)
+        found |= {"plane": experiments.measure_plane(plane[0], moons, x)["ball_10"]}
+        for id in ("ball_10", "ball_12", "plane"):
+            assert (found[id]["value"] > 1e-6) == verdict, id
+        if not verdict:
+            assert found["ball_12"]["near"] < found["ball_10"]["near"]
+            assert found["slack_10"]["value"] == found["ball_10"]["noise"] > 1
+            assert found["slack_12"]["value"] == max(found["ball_12"]["near"], 1e-9)
+            assert 5 < found["ball_10"]["balls"] <= 10
 
 
-def test_random_balls_hold_to_both_certificates(plane, monkeypatch):
+def test_random_balls_fill_the_plane(plane, monkeypatch):
     run, x, _, models = plane
     run.settings = run.settings._replace(moons_balls=300, attack_steps=10)
-    calls, real = [], experiments.attack
-
-    def attack(log_p, metric, x, R, **options):
-        calls.append((x, R))
-        return real(log_p, metric, x, R, **options)
-
-    monkeypatch.setattr(experiments, "attack", attack)
-    results = experiments.measure_balls(run, models["ccu"], x)
-    (centre, radius), *others = calls
-    assert not others
-    for column in centre.T:
-        assert stats.kstest(column.numpy(), stats.uniform(-4, 8).cdf).pvalue > 1e-4
-    spread = stats.uniform(-2, 2.7)
-    assert stats.kstest(radius.log10().numpy(), spread.cdf).pvalue > 1e-4
-    assert 0.6 < radius.log10().max() <= 0.7
-    assert set(results) == {"certified", "certified_tight"}
-    for id, tight in (("certified", False), ("certified_tight", True)):
-        numbers = results[id]
-        assert numbers["value"] < 1e-6
-        assert numbers["balls"] == 300
-        bound = models["ccu"].ccu.bound(centre, radius, 2, tight=tight)
-        hit = real(
-            experiments.log_p(models["ccu"]), models["ccu"].ccu.metric, centre, radius,
-            run.settings.attack_steps, run.generator("attack"), ccu=models["ccu"].ccu,
-        )  # fmt: skip
-        gap = bound - hit.confidence
-        telling = gap[(bound > 0.501) & (bound < 0.999)]
-        assert numbers["telling"] == len(telling) > 20
-        assert numbers["gap"] == pytest.approx(telling.median().item(), abs=1e-9)
-        assert numbers["margin"] == pytest.approx(telling.min().item(), abs=1e-9)
-        assert numbers["value"] == pytest.approx(-gap.min().item(), abs=1e-9)
-    assert results["certified_tight"]["gap"] < results["certified"]["gap"]
+    calls = watched_attacks(monkeypatch)
+    results = experiments.measure_plane(run, models["ccu"], x)
+    for _, centre, radius, density, pixels in calls:
+        assert density is models["ccu"].ccu and not pixels
+        for column in centre.T:
+            assert stats.kstest(column.numpy(), stats.uniform(-4, 8).cdf).pvalue > 1e-4
+        spread = stats.uniform(-2, 2.7)
+        assert stats.kstest(radius.log10().numpy(), spread.cdf).pvalue > 1e-4
+    assert len(calls) == 2 and set(results) == {"ball_10", "ball_12"}
+    for numbers in results.values():
+        assert numbers["value"] < 1e-6 and numbers["balls"] == 300
+    assert 0 <= results["ball_12"]["plane"] < results["ball_10"]["plane"]
+    some = calls[0][0](calls[0][1][:4])  # what is attacked is log b
+    assert torch.equal(some[:, 0], models["ccu"].ccu.log_ratio(calls[0][1][:4]))
 
 
-def test_rays_end_at_the_root_of_9(small, plane):
-    _, data, images = small
+def test_confidence_is_gone_before_the_root(small, plane):
     for (run, *_), trained, x, classes in (
-        (small, images["ccu"], data.x, 10),
+        (small, small[2]["ccu"], small[1].x, 10),
         (plane, plane[3]["ccu"], plane[1], 2),
     ):
-        seen, net = [], trained.model
+        run.settings = run.settings._replace(distances=60)
+        results = experiments.measure_far(run, trained, x)
+        row = results["far_root"]
+        assert row["root"] == chapter.far_radius(trained.ccu, run.settings.eps, classes)
+        assert row["seen"] <= row["worst"] < row["root"]
+        assert results["far_root"]["value"] == row["worst"] / row["root"] < 1
+        assert results["far_falls"]["value"] == row["seen"] / row["data"]
+        z = trained.ccu.metric.whiten(x)
+        assert row["data"] == pytest.approx(z.norm(dim=1).max().item())
+        # Something is left there, and nothing a step beyond.
+        means = trained.ccu.inside.means.detach()
+        drawn = torch.empty(run.settings.rays, means.shape[1], dtype=torch.float64)
+        drawn.normal_(generator=run.generator("rays", "cpu"))
+        rays = F.normalize(torch.cat([drawn, means]), dim=1)
+        step = 1.2 * row["root"] / 59
+        for r, left in ((row["worst"], True), (row["worst"] + step, False)):
+            at = trained.ccu.metric.unwhiten(r * rays, x)
+            w = torch.sigmoid(trained.ccu.log_ratio(at)).max().item()
+            assert ((1 - 1 / classes) * w > run.settings.eps) == left
 
-        class Watched(nn.Module):
-            def forward(self, x, seen=seen, net=net):
-                seen.append(x)
-                return net(x)
 
-        results = experiments.measure_far(run, bare(Watched(), trained.ccu), x)[
-            "far_away"
-        ]
-        root = chapter.far_radius(trained.ccu, run.settings.eps, classes)
-        assert results["radius"] == root
-        assert results["rays"] == run.settings.rays == len(seen[-1])
-        z = trained.ccu.metric.whiten(seen[-1])
-        assert torch.allclose(z.norm(dim=1), torch.full_like(z[:, 0], root), rtol=1e-5)
-        aimed = F.normalize(z, dim=1).mean(0).norm().item()
-        assert aimed < 4 / run.settings.rays**0.5  # they cancel
-        assert results["value"] <= run.settings.eps
-
-
-def test_far_away_is_the_largest_distance_from_uniform(plane, monkeypatch):
+def test_a_root_that_is_too_small_is_found_out(plane, monkeypatch):
     run, x, _, models = plane
-
-    class Excluding(nn.Module):
-        def forward(self, x):
-            return torch.tensor([-50.0, 0, 0, 0, 0]).expand(len(x), 5)
-
-    # Near the data, unlike far away, the network is heard: 0 and four quarters.
-    monkeypatch.setattr(experiments, "far_radius", lambda ccu, eps, classes: 1.0)
-    trained = bare(Excluding(), models["ccu"].ccu)
-    results = experiments.measure_far(run, trained, x)["far_away"]
-    z = torch.empty(run.settings.rays, 2, dtype=torch.float64)
-    z.normal_(generator=run.generator("rays"))
-    at = trained.ccu.metric.unwhiten(F.normalize(z, dim=1), x)
-    inside = torch.sigmoid(trained.ccu.log_ratio(at)).max().item()
-    assert results["value"] == pytest.approx(inside / 5, abs=1e-9)
-    assert results["value"] > 0.1
+    run.settings = run.settings._replace(distances=60)
+    monkeypatch.setattr(chapter, "far_radius", lambda ccu, eps, classes: 1.5)
+    results = experiments.measure_far(run, models["ccu"], x)
+    assert results["far_root"]["value"] > 1
 
 
 def test_models_without_what_is_asked_are_refused(plane):
@@ -691,7 +726,7 @@ def test_models_without_what_is_asked_are_refused(plane):
     with pytest.raises(BadRequest, match="no mixtures"):
         experiments.measure_far(run, models["plain"], x)
     with pytest.raises(BadRequest, match="no mixtures"):
-        experiments.measure_balls(run, models["oe"], x)
+        experiments.measure_plane(run, models["oe"], x)
     with pytest.raises(BadRequest, match="not certified"):
         experiments.measure_far(run, models["failing"], x)
 
@@ -701,26 +736,32 @@ def test_the_worst_is_picked_by_the_side_of_the_rule():
     first = {
         "auroc_noise": {"value": 0.1, "oe": 1.0},
         "accuracy": {"value": -2.0, "ccu": 3.0},
-        "certified": {"value": -0.5, "balls": 10.0, "gap": 0.6},
+        "ball_10": {"value": -0.5, "balls": 10.0, "gap": 0.6, "plane": 1.0},
     }
     second = {
         "accuracy": {"value": 0.5, "ccu": 4.0},
         "auroc_noise": {"value": -0.3, "oe": 0.9},
-        "certified": {"value": -0.7, "balls": 30.0, "gap": 0.8},
+        "ball_10": {"value": -0.7, "balls": 30.0, "gap": 0.8, "near": 2.0},
     }
     for order in ((first, second), (second, first)):
         assert experiments.worst(claims, *order, {"tight": {"value": 1.5}}) == {
             "accuracy": {"value": 0.5, "ccu": 4.0},
             "auroc_noise": {"value": -0.3, "oe": 0.9},
-            "certified": {"value": -0.5, "balls": 40.0, "gap": 0.6},
+            "ball_10": {
+                "value": -0.5,
+                "balls": 40.0,
+                "gap": 0.6,
+                "plane": 1.0,
+                "near": 2.0,
+            },
             "tight": {"value": 1.5},
         }
     assert list(experiments.worst(claims, first)) == [
         "accuracy",
         "auroc_noise",
-        "certified",
+        "ball_10",
     ]
-    assert first["certified"]["balls"] == 10
+    assert first["ball_10"]["balls"] == 10
 
 
 # The page's figure
@@ -784,19 +825,22 @@ def everything(run):
     results = []
     for name in run.settings.data:
         data = experiments.load_data(run, name)
-        models = {m: experiments.train(run, data, m, f"{name}-{m}") for m in METHODS}
+        models = {m: train(run, data, m, f"{name}-{m}") for m in METHODS}
         rng = run.rng(f"foreign {name}")
         foreign = experiments.foreign_sets(data, rng, run.settings.scored)
         results += [
             experiments.measure_accuracy(run, data, models),
             experiments.measure_foreign(run, data, models, foreign),
+            experiments.measure_letters(run, data, models, foreign),
+            experiments.measure_images(run, data, models, foreign),
             experiments.measure_adversarial(run, data, models),
+            experiments.measure_paper(run, data, models, foreign),
             experiments.measure_far(run, models["ccu"], data.x),
         ]
     x, y = experiments.moons(run, 200)
-    plane = experiments.train_moons(run, x, y, "ccu")
+    plane = train_moons(run, x, y, "ccu")
     results += [
-        experiments.measure_balls(run, plane, x),
+        experiments.measure_plane(run, plane, x),
         experiments.measure_far(run, plane, x),
     ]
     return experiments.worst(CHAPTER.claims, *results)
@@ -815,9 +859,9 @@ def test_smoke_measures_every_claim_in_order_and_again_alike(tmp_path, seed):
     runs[-1].folder = tmp_path / "other"
     first, *again = (declared_and_finite(run, everything(run)) for run in runs)
     assert all(other == first for other in again)
-    assert first["certified"]["balls"] == 40 + 6 - first["tight"]["without"]
-    for id in ("certified", "certified_tight", "adversarial_ccu", "far_away"):
-        assert first[id]["value"] < 1e-3
+    assert 40 < first["ball_10"]["balls"] <= 40 + 2 * 6
+    for id, most in (("ball_10", 1e-6), ("ball_12", 1e-6), ("far_root", 1)):
+        assert first[id]["value"] < most
 
 
 def test_every_line_of_full_runs_with_its_sizes_cut_down(monkeypatch):
@@ -826,9 +870,8 @@ def test_every_line_of_full_runs_with_its_sizes_cut_down(monkeypatch):
     monkeypatch.setitem(nets, (3, 16, 16), nets[3, 32, 32])
     run = start(
         "full", test=12, steps=2, batch=4, components=(3, 4), scored=12, attacked=2,
-        attack_steps=2, rays=5, moons_steps=2, moons_components=(3, 5), moons_balls=4,
+        attack_steps=2, rays=5, distances=9, moons_components=(3, 5), moons_balls=4,
     )  # fmt: skip
-    assert run.settings.bf16
     assert run.settings.data == ("mnist", "fashion_mnist", "cifar10")
     results = declared_and_finite(run, everything(run))
-    assert results["certified"]["balls"] <= 4 + 3 * 2
+    assert results["ball_10"]["balls"] <= 4 + 3 * 4

@@ -831,10 +831,26 @@ def test_a_fit_keeps_its_settings_and_its_state():
     assert torch.equal(other.metric.axes, made.metric.axes)
 
 
+def test_what_is_saved_says_all_that_it_means():
+    """Loaded into a model of another q and another limit, it says the same."""
+    x, logits = normal(9, 3), normal(9, 4)
+    saved, other = (
+        pu.CCU.fit(normal(40, 3), 3 * normal(40, 3, seed=1), (2, 2), q=q, lowest=lowest)
+        for q, lowest in ((2.0, -1.0), (1.0, -4.0))
+    )
+    with torch.no_grad():
+        saved.inside.log_sigma -= 5  # below its limit
+    other.load_state_dict(saved.state_dict())
+    assert torch.equal(other(logits, x), saved(logits, x))
+    assert torch.equal(other.log_bound(x, 1.0), saved.log_bound(x, 1.0))
+    assert other.log_q.item() == pytest.approx(math.log(2))
+    assert other.inside.lowest == -1
+
+
 def test_claims_and_settings_are_declared():
     chapter = CHAPTER
     ids = [claim.id for claim in chapter.claims]
-    assert len(set(ids)) == len(ids) == 8 + 2 * len(FOREIGN)
+    assert len(set(ids)) == len(ids) == 17 + 2 * len(FOREIGN)
     for name in FOREIGN:
         mmc, auroc = chapter.claim(f"mmc_{name}"), chapter.claim(f"auroc_{name}")
         assert (mmc.rule.side, mmc.rule.bound) == ("below", 0)
@@ -844,11 +860,17 @@ def test_claims_and_settings_are_declared():
     rules = {
         "accuracy": ("below", 1),
         "mmc_level": ("below", 0.15),
-        "certified": ("below", 1e-6),
-        "certified_tight": ("below", 1e-6),
+        "guarded": ("above", 0),
+        "certifiable": ("above", 0.5),
+        "ball_10": ("below", 1e-6),
+        "ball_12": ("below", 1e-6),
+        "slack_10": ("below", 0.1),
+        "slack_12": ("below", 0.1),
         "adversarial_plain": ("above", 0.9),
-        "adversarial_ccu": ("below", 1e-6),
-        "far_away": ("below", 1e-3),
+        "adversarial_oe_box": ("above", 0.9),
+        "paper_oe": ("above", 0.5),
+        "far_root": ("below", 1),
+        "far_falls": ("below", 2),
         "tight": ("above", 1.2),
     }
     for name, (side, bound) in rules.items():
@@ -859,7 +881,8 @@ def test_claims_and_settings_are_declared():
     assert quick == Settings()
     assert smoke.steps < quick.steps < chapter.settings["full"].steps
     for s in chapter.settings.values():
-        assert s.eps == pytest.approx(chapter.claim("far_away").rule.bound)
+        assert f"{s.eps:g}" in chapter.claim("far_root").statistic
+        assert f"{s.tau:g}" in chapter.claim("certifiable").statistic
         assert all(1 / 10 < s.tau < 1 for _ in s.data)
         assert 0 < s.floor < 1
 

@@ -23,6 +23,17 @@ def uniform_from(s, th, D, M, eps):
     rest = {rest}
     return np.sqrt(max(0.0, rest) / (1 / (2 * s**2) - 1 / (2 * th**2)))
 """
+_DENSITIES = """
+def learn_densities(ccu, draw, steps):
+    adam = torch.optim.Adam(ccu.parameters(), lr=0.01)
+    for _ in range(steps):
+        x, x_out = draw()
+        loss = {loss}
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    return ccu
+"""
 
 WRONG = {
     1: [
@@ -88,5 +99,22 @@ def push(C, j, R):
     inverse = torch.linalg.inv(C)
     return R * inverse[:, j] / inverse[j, j].sqrt()
 """,
+        # The right direction at half the length.
+        """
+def push(C, j, R):
+    return R * C[:, j] / C[j, j].sqrt() / 2
+""",
+    ],
+    6: [
+        # The sign of a likelihood.
+        _DENSITIES.format(
+            loss="ccu.log_density(x).mean() + ccu.log_density(x_out).mean()"
+        ),
+        # Outliers forgotten.
+        _DENSITIES.format(loss="-ccu.log_density(x).mean()"),
+        # Outliers pushed away, as a classifier would.
+        _DENSITIES.format(
+            loss="ccu.log_density(x_out).mean() - ccu.log_density(x).mean()"
+        ),
     ],
 }
