@@ -260,7 +260,6 @@ SHARED = {
     "frechet_distance": "for the chapter on generators that is to come",
     "load_recording": "for a second chapter on sound that is to come",
     "pitch": "for a second chapter on sound that is to come",
-    "same_steps": "for the loops that the chapters are to write on their pages",
     "shuffled_alike": "a foreign set, with the one that shuffles each image apart",
 }
 # Modules that serve every chapter alike, through `run`, the notebooks or the site.
