@@ -29,7 +29,8 @@ class Table:
 
     def _repr_markdown_(self) -> str:
         lines = [self.head, ["---"] * len(self.head), *self.rows]
-        table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        cells = ([cell.replace("|", r"\|") for cell in line] for line in lines)
+        table = "\n".join("| " + " | ".join(line) + " |" for line in cells)
         return f"{self.caption}\n\n{table}"
 
     def __repr__(self) -> str:

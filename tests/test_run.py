@@ -203,6 +203,11 @@ def test_a_claim_takes_tensors_and_shows_its_row():
     assert "\n| --- | --- | --- | --- | --- |\n" in markdown
 
 
+def test_a_bar_in_a_cell_makes_no_new_column():
+    shown = run.Table(["claim"], [["by p(y|x)"]])._repr_markdown_()
+    assert shown.endswith(r"| by p(y\|x) |")
+
+
 def test_the_table_shows_interval_and_verdict_once_there_are_records(
     monkeypatch, tmp_path
 ):
