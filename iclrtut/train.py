@@ -299,11 +299,8 @@ def same_steps(page: Loop, package: Loop, steps: int = 3) -> None:
                 raise CheckFailed(f"✗ loop: {name} differs {when} ({differ}).")
     if all(map(torch.equal, ours[0], ours[-1])):
         raise CheckFailed(f"✗ loop: no weight moves in {steps} steps.")
-    count = sum(w.numel() for w in ours[0])
-    print(
-        f"✓ loop: page and package take the same {steps} steps, to the last bit of "
-        f"{count:,} weights"
-    )
+    # How many weights there are depends on the profile; the line must not.
+    print(f"✓ loop: page and package take the same {steps} steps, to the last bit")
 
 
 def _path(loop: Loop, steps: int) -> list[list[Tensor]]:

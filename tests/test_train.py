@@ -470,8 +470,8 @@ def test_the_same_steps_are_told_in_one_line_and_leave_no_trace(capsys, undistur
     page, package = Setting(), Setting()
     before = page.everything()
     same_steps(kept(page), package.loop())
-    said = "✓ loop: page and package take the same 3 steps, to the last bit of 21"
-    assert capsys.readouterr().out == f"{said} weights\n"
+    said = "✓ loop: page and package take the same 3 steps, to the last bit"
+    assert capsys.readouterr().out == f"{said}\n"
     assert page.everything() == package.everything() == before
     page.fit(None)
     assert page.everything() == undisturbed[0]
