@@ -1,5 +1,41 @@
 """Wrong answers that a reader may well give; each must be told "not yet"."""
 
+_STEP = """
+def energy_step(model, buffer, optimizer, x, draws):
+    start, slots = buffer.draw(len(x))
+    samples = method.langevin(model, start, 20, 0.005, 0.1, draws)
+    {put}
+    loss = {loss}
+    optimizer.zero_grad()
+    {descend}
+    optimizer.step()
+"""
+_LOSS = "model(samples).logsumexp(1).mean() - model(x).logsumexp(1).mean()"
+_RIGHT = {
+    "put": "buffer.put(slots, samples)",
+    "loss": _LOSS,
+    "descend": "loss.backward()",
+}
+_BREAK = """
+def first_break(curves):
+    rows = zip(curves["step"], curves["gap"], curves["largest"], strict=True)
+    for step, gap, largest in rows:
+        if {broken}:
+            return {found}
+    return None
+"""
+
+
+def _step(**wrong):
+    """The energy step of exercise 2 with one line changed."""
+    return _STEP.format(**(_RIGHT | wrong))
+
+
+def _break(broken, found="step"):
+    """The answer to exercise 5, with this condition."""
+    return _BREAK.format(broken=broken, found=found)
+
+
 WRONG = {
     1: [
         # The height of the largest class only.
@@ -25,60 +61,15 @@ def flatten(logits):
     ],
     2: [
         # The sign: it climbs down.
-        """
-def energy_step(model, buffer, optimizer, x, draws):
-    start, slots = buffer.draw(len(x))
-    samples = method.langevin(model, start, 20, 0.005, 0.1, draws)
-    buffer.put(slots, samples)
-    loss = model(x).logsumexp(1).mean() - model(samples).logsumexp(1).mean()
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-""",
+        _step(loss="model(x).logsumexp(1).mean() - model(samples).logsumexp(1).mean()"),
         # No samples.
-        """
-def energy_step(model, buffer, optimizer, x, draws):
-    start, slots = buffer.draw(len(x))
-    samples = method.langevin(model, start, 20, 0.005, 0.1, draws)
-    buffer.put(slots, samples)
-    loss = -model(x).logsumexp(1).mean()
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-""",
+        _step(loss="-model(x).logsumexp(1).mean()"),
         # The chains are not put back.
-        """
-def energy_step(model, buffer, optimizer, x, draws):
-    start, slots = buffer.draw(len(x))
-    samples = method.langevin(model, start, 20, 0.005, 0.1, draws)
-    pass
-    loss = model(samples).logsumexp(1).mean() - model(x).logsumexp(1).mean()
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-""",
+        _step(put="pass"),
         # What is put back is where the chains began.
-        """
-def energy_step(model, buffer, optimizer, x, draws):
-    start, slots = buffer.draw(len(x))
-    samples = method.langevin(model, start, 20, 0.005, 0.1, draws)
-    buffer.put(slots, start)
-    loss = model(samples).logsumexp(1).mean() - model(x).logsumexp(1).mean()
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-""",
+        _step(put="buffer.put(slots, start)"),
         # Nothing flows back.
-        """
-def energy_step(model, buffer, optimizer, x, draws):
-    start, slots = buffer.draw(len(x))
-    samples = method.langevin(model, start, 20, 0.005, 0.1, draws)
-    buffer.put(slots, samples)
-    loss = model(samples).logsumexp(1).mean() - model(x).logsumexp(1).mean()
-    optimizer.zero_grad()
-    pass
-    optimizer.step()
-""",
+        _step(descend="pass"),
     ],
     3: [
         # The limit itself, not half of it.
@@ -137,58 +128,16 @@ def typicality(log_p, log_p_data):
     ],
     5: [
         # A comparison with NaN is false.
-        """
-def first_break(curves):
-    rows = zip(curves["step"], curves["gap"], curves["largest"], strict=True)
-    for step, gap, largest in rows:
-        if abs(gap) > 50 or abs(largest) > 20:
-            return step
-    return None
-""",
+        _break("abs(gap) > 50 or abs(largest) > 20"),
         # No absolute value.
-        """
-def first_break(curves):
-    rows = zip(curves["step"], curves["gap"], curves["largest"], strict=True)
-    for step, gap, largest in rows:
-        if not (gap <= 50 and largest <= 20):
-            return step
-    return None
-""",
+        _break("not (gap <= 50 and largest <= 20)"),
         # At the limit is not beyond it.
-        """
-def first_break(curves):
-    rows = zip(curves["step"], curves["gap"], curves["largest"], strict=True)
-    for step, gap, largest in rows:
-        if not (abs(gap) < 50 and abs(largest) < 20):
-            return step
-    return None
-""",
+        _break("not (abs(gap) < 50 and abs(largest) < 20)"),
         # The gap alone.
-        """
-def first_break(curves):
-    rows = zip(curves["step"], curves["gap"], curves["largest"], strict=True)
-    for step, gap, largest in rows:
-        if not abs(gap) <= 50:
-            return step
-    return None
-""",
+        _break("not abs(gap) <= 50"),
         # The pixels alone.
-        """
-def first_break(curves):
-    rows = zip(curves["step"], curves["gap"], curves["largest"], strict=True)
-    for step, gap, largest in rows:
-        if not abs(largest) <= 20:
-            return step
-    return None
-""",
+        _break("not abs(largest) <= 20"),
         # The gap, not the step.
-        """
-def first_break(curves):
-    rows = zip(curves["step"], curves["gap"], curves["largest"], strict=True)
-    for step, gap, largest in rows:
-        if not (abs(gap) <= 50 and abs(largest) <= 20):
-            return gap
-    return None
-""",
+        _break("not (abs(gap) <= 50 and abs(largest) <= 20)", found="gap"),
     ],
 }
