@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iclrtut import images, metrics, play, timing
-from iclrtut.chapters.energy_based_classifier import Settings
+from iclrtut.chapters.energy_based_classifier import RIVALS, SCORES, Settings
 from iclrtut.chapters.energy_based_classifier.method import (
     Net,
     Refinement,
@@ -455,7 +455,7 @@ def measure_ood(areas: Areas) -> Measurements:
             "value": areas["jem"][kind][score] - areas["tuned"][kind][score],
             **{name: areas[name][kind][score] for name in ("jem", "tuned", "plain")},
         }
-        for score in ("density", "confidence", "mass")
+        for score in SCORES
         for kind in areas["jem"]
     }
     own = areas["jem"]["letters"]
@@ -541,7 +541,7 @@ def measure_robustness(run: Run, data: Data, jem: Net, curves: Curves) -> Measur
             "jem": ours,
             "rival": curves[name][radius],
         }
-        for name in ("plain", "tuned")
+        for name in RIVALS
     }
     gain = {"value": refined["worst"] - refined["jem"], **refined}
     return {**measured, "robust_refined": gain}

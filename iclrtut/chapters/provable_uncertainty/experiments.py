@@ -436,8 +436,9 @@ def measure_paper(
     task = images_task(run, data)._replace(floor=s.paper_floor)
     guard, tau = mixtures(run, task).requires_grad_(False), s.paper_factor / classes
     balls = certified_balls(guard, noise_images(run, data), tau, classes)
-    more = {"trials": float(len(balls.x)), "radius": float(balls.radius.median())}
-    more["letters"] = _share(~guard.radius(foreign["letters"], tau, classes).isnan())
+    some = ~guard.radius(foreign["letters"], tau, classes).isnan()
+    more = {"radius": float(balls.radius.median())}
+    more["letters"] = metrics.share(some)["value"]
     reach = more["radius"] * guard.metric.reach()
     more |= {"least_reach": float(reach.min()), "most_reach": float(reach.max())}
     hits = {}
@@ -446,16 +447,10 @@ def measure_paper(
         top = _attack(
             run, log_p(each), guard.metric, balls.x, balls.radius, each.ccu, True
         )
-        hits[kind] = top.exp() >= confidences(each, data.x_test).median()
-    more |= {kind: _share(hit) for kind, hit in hits.items()}
-    return {
-        f"paper_{k}": {"value": more[k], "successes": float(hits[k].sum()), **more}
-        for k in ("plain", "oe")
-    }
-
-
-def _share(hit: Tensor) -> float:
-    return float(hit.double().mean())
+        hit = top.exp() >= confidences(each, data.x_test).median()
+        hits[kind] = metrics.share(hit)
+    more |= {kind: each["value"] for kind, each in hits.items()}
+    return {f"paper_{kind}": {**more, **hits[kind]} for kind in ("plain", "oe")}
 
 
 def measure_letters(
@@ -472,10 +467,9 @@ def measure_letters(
         known, new = (confidences(each, z) for z in (data.x_test, x))
         area[kind] = metrics.auroc(known, new)
     some = ~ccu.radius(x, run.settings.tau, _classes(trained["ccu"], x)).isnan()
-    certain = {"successes": float(some.sum()), "trials": float(len(x))}
     return {
         "guarded": {"value": area["ccu"] - area["em"], **area},
-        "certifiable": {"value": _share(some), **certain},
+        "certifiable": metrics.share(some),
     }
 
 
