@@ -27,6 +27,7 @@ from iclrtut.run import Run
 from iclrtut.train import History, Loop, fit
 
 BATCH = 500  # inputs evaluated at once, so that `full` fits a small GPU
+UNIFORM, SURE = 0.15, 0.9  # confidences that claims call nearly uniform, and sure
 LEAST = 1e-9  # nats: what is nearer to its bound counts as so near
 FITTED = 10_000  # inputs that mixtures are fitted on, at most
 SHOWN = ("plain", "outlier exposure", "CCU", "CCU that fails")
@@ -344,8 +345,9 @@ def measure_foreign(
         area = {k: metrics.auroc(inside[k], z) for k, z in outside.items()}
         means[f"mmc_{name}"] = {"value": mmc["ccu"] - mmc["plain"], **mmc}
         areas[f"auroc_{name}"] = {"value": area["ccu"] - area["oe"], **area}
-    level = {**means["mmc_noise"], "value": means["mmc_noise"]["ccu"]}
-    return {**means, "mmc_level": level, **areas}
+    flat = metrics.share(confidences(trained["ccu"], foreign["noise"]) <= UNIFORM)
+    del areas["auroc_noise"]  # of training outliers of both
+    return {**means, "uniform_noise": flat, **areas}
 
 
 class Balls(NamedTuple):
@@ -402,8 +404,9 @@ def measure_adversarial(run: Run, data: Data, trained: Models) -> Measurements:
     """Attacks on every model in the balls that CCU certifies about noise.
 
     Returns:
-        Medians of the confidence found, with and without the box of the pixels;
-        "ccu_tight" is CCU's in the balls of (12).
+        Of each claim the share of balls in which a model was made sure, with and
+        without the box of the pixels, beside the medians of what was found; "ccu_tight"
+        is CCU's in the balls of (12).
     """
     ccu, s = _mixtures(trained["ccu"]), run.settings
     classes = _classes(trained["ccu"], data.x)
@@ -414,12 +417,15 @@ def measure_adversarial(run: Run, data: Data, trained: Models) -> Measurements:
     tries["ccu_tight"] = trained["ccu"], balls.tight
     result: dict[str, dict[str, float]] = {}
     for end, pixels in (("", False), ("_box", True)):
-        found = dict(more)
+        found, top = dict(more), {}
         for name, (each, R) in tries.items():
-            top = _attack(run, log_p(each), ccu.metric, balls.x, R, each.ccu, pixels)
-            found[name] = float(top.exp().median())
+            log_top = _attack(
+                run, log_p(each), ccu.metric, balls.x, R, each.ccu, pixels
+            )
+            top[name] = log_top.exp()
+            found[name] = float(top[name].median())
         for kind in ("plain", "oe"):
-            result[f"adversarial_{kind}{end}"] = {"value": found[kind], **found}
+            result[f"sure_{kind}{end}"] = {**found, **metrics.share(top[kind] > SURE)}
     ratio = float((balls.tight / balls.radius).median())
     return result | {"tight": {"value": ratio, **more}}
 
