@@ -325,9 +325,11 @@ def test_cause_effect_pairs_lie_one_behind_the_other():
 def test_the_small_clips_have_a_pitch_for_each_frame():
     found = data.load("audio_clips_small")
     assert list(found["names"]) == ["flute_A4", "cello_phrase"]
-    assert found["offsets"].tolist() == [0, 19_200, 57_600] == [
-        160 * frame for frame in (0, 120, len(found["f0"]))
-    ]
+    assert (
+        found["offsets"].tolist()
+        == [0, 19_200, 57_600]
+        == [160 * frame for frame in (0, 120, len(found["f0"]))]
+    )
     assert found["samples"].dtype == np.int16 and found["sample_rate"] == 16_000
     flute, cello = np.split(found["f0"], [120])
     assert 430 < flute.min() < flute.max() < 450 and 340 < cello.min() < 360

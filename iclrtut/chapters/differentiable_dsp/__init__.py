@@ -41,10 +41,7 @@ class Settings(NamedTuple):
         return self.fs // self.rate
 
 
-HIDDEN = (
-    f"{NO_NUMBER}, since we could not read the table of the paper that compares with "
-    "WaveRNN, on other data and by another measure"
-)
+HIDDEN = f"{NO_NUMBER}, since we could not read the paper's tables"
 RIVALS = {"plain": "a waveform decoder", "filter": "a source-filter decoder"}
 
 
