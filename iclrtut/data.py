@@ -1,6 +1,6 @@
 """Data sets by name, as arrays, each with its licence, size and hashes.
 
-Two sets come inside libraries and one inside this package. The others are looked for
+Two sets come inside libraries and three inside this package. The others are looked for
 in one folder, and downloaded into it where what is recorded has a public home. Each
 array is checked against its recorded SHA-256 (CIFAR-10 from its home: the archive is).
 Nothing is ever unpickled.

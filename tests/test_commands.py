@@ -199,7 +199,7 @@ def test_no_file_is_large():
 def test_nothing_built_is_kept():
     names = {file.relative_to(TREE).as_posix() for file in tracked()}
     assert not [n for n in names if n.startswith(("_build/", ".venv/"))]
-    sets = ("omniglot_small", "tuebingen_pairs")
+    sets = ("audio_clips_small", "omniglot_small", "tuebingen_pairs")
     shipped = {f"iclrtut/shipped/{name}.npz" for name in sets}
     assert {n for n in names if n.endswith((".pyc", ".pt", ".npz"))} == shipped
 

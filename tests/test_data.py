@@ -283,7 +283,13 @@ def test_a_set_without_an_address_names_file_and_folder(home):
 
 
 # What comes with the package or its libraries; `quick` loads no other set.
-EMBEDDED = ("digits", "photographs", "tuebingen_pairs", "omniglot_small")
+EMBEDDED = (
+    "digits",
+    "photographs",
+    "tuebingen_pairs",
+    "omniglot_small",
+    "audio_clips_small",
+)
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
@@ -314,6 +320,20 @@ def test_cause_effect_pairs_lie_one_behind_the_other():
     assert ends[-1] == len(found["cause"]) == len(found["effect"])
     for key in ("pair_id", "weight", "cause_name", "effect_name", "dataset"):
         assert len(found[key]) == len(ends) - 1 == 99
+
+
+def test_the_small_clips_have_a_pitch_for_each_frame():
+    found = data.load("audio_clips_small")
+    assert list(found["names"]) == ["flute_A4", "cello_phrase"]
+    assert (
+        found["offsets"].tolist()
+        == [0, 19_200, 57_600]
+        == [160 * frame for frame in (0, 120, len(found["f0"]))]
+    )
+    assert found["samples"].dtype == np.int16 and found["sample_rate"] == 16_000
+    flute, cello = np.split(found["f0"], [120])
+    assert 430 < flute.min() < flute.max() < 450 and 340 < cello.min() < 360
+    assert all("sounds/" in source for source in found["source"])
 
 
 def test_a_fingerprint_knows_names_types_shapes_and_values():

@@ -1,6 +1,6 @@
 """The network that plays the synthesiser, (12) of the chapter `differentiable_dsp`.
 
-The solo model of Engel et al. (2020) has
+The solo model of the authors' code (solo_instrument.gin) has
 
     sizes = {"hidden": 512, "width": 512, "layers": 3, "harmonics": 60, "bands": 65}
     model = Decoder(**sizes, hop=64, room=48_000)
@@ -93,7 +93,7 @@ class Decoder(nn.Module):
         output = self.head(self.trunk(f0, loud))
         last = 1 + self.harmonics
         d = method.distribution(positive(output[..., 1:last]), f0, self.fs)
-        noise = positive(output[..., last:] - 5)  # begins at 5e-5: quiet
+        noise = positive(output[..., last:] - 5)  # begins at 2e-5: quiet
         return Controls(f0, positive(output[..., 0]), d, noise)
 
     def forward(

@@ -43,11 +43,6 @@ SYNTH = {"fs": 16_000, "hop": 160, "harmonics": 60, "bands": 33, "seconds": 2}
 class Instrument(NamedTuple):
     """A generated instrument: how its spectrum depends on pitch and level.
 
-    How far a decoder carries beyond the octave that it heard depends on these numbers.
-    A first "reed", whose even harmonics, roll-off and narrow formants changed much more
-    with the pitch, turned the comparison round: an octave above training the DDSP
-    decoder was at 6.3 to 7.4, the source-filter one at 5.3 to 6.5 (seeds 0 and 1).
-
     Attributes:
         rolloff: r of k^-r at 220 Hz and level 1.
         dull: added to r at level 0.
@@ -77,6 +72,35 @@ INSTRUMENTS = {
 }
 
 
+def built(run: Run, instrument: str) -> Instrument:
+    """An instrument of this name and of this run's seed: no two runs play the same.
+
+    Raises:
+        BadRequest: there is no such instrument.
+    """
+    if instrument not in INSTRUMENTS:
+        raise BadRequest(
+            f"there is no instrument {instrument!r}: use {', '.join(INSTRUMENTS)}."
+        )
+    known, rng = INSTRUMENTS[instrument], run.rng(f"{instrument} body")
+    octaves = rng.uniform(-0.3, 0.3, (len(known.formants), 3))
+    formants = tuple(
+        (centre * 2**a, width * 2**b, gain * 2**c)
+        for (centre, width, gain), (a, b, c) in zip(
+            known.formants, octaves.tolist(), strict=True
+        )
+    )
+    return known._replace(
+        rolloff=known.rolloff + rng.uniform(-0.2, 0.2),
+        dull=known.dull + rng.uniform(-0.2, 0.2),
+        steep=known.steep + rng.uniform(-0.1, 0.1),
+        even=known.even * rng.uniform(0.7, 1.0),
+        formants=formants,
+        breath=known.breath * 2 ** rng.uniform(-0.5, 0.5),
+        colour=known.colour + rng.uniform(-4, 4),
+    )
+
+
 def perform(run: Run, instrument: str, f0: Tensor, level: Tensor) -> Controls[Tensor]:
     """The controls of an instrument that plays these pitches at these levels.
 
@@ -89,12 +113,8 @@ def perform(run: Run, instrument: str, f0: Tensor, level: Tensor) -> Controls[Te
     Raises:
         BadRequest: there is no such instrument.
     """
-    if instrument not in INSTRUMENTS:
-        raise BadRequest(
-            f"there is no instrument {instrument!r}: use {', '.join(INSTRUMENTS)}."
-        )
     s: Settings = run.settings
-    spec = INSTRUMENTS[instrument]
+    spec = built(run, instrument)
     k = torch.arange(1.0, s.harmonics + 1, device=f0.device)
     octave, f = torch.log2(f0 / 220)[..., None], f0[..., None] * k
     r = spec.rolloff + spec.dull * (1 - level)[..., None] + spec.steep * octave
@@ -125,6 +145,10 @@ class Clip(NamedTuple):
     f0: Tensor
     loudness: Tensor
     truth: Controls[Tensor] | None = None
+
+    def first(self, n: int) -> "Clip":
+        """The first n of the sounds."""
+        return Clip(self.audio[:n], self.f0[:n], self.loudness[:n])
 
     def windows(self, n: int, frames: int, generator: torch.Generator) -> "Clip":
         """n random windows of so many frames."""
@@ -247,7 +271,6 @@ class Waveform(nn.Module):
 
 
 Model = Decoder | Waveform
-LossAt = Callable[[int], tuple[Tensor, dict[str, float]]]
 State = dict[str, Any]
 
 
@@ -273,17 +296,23 @@ def _network(run: Run, kind: str, hidden: int, width: int, room: int = 0) -> Mod
         return Decoder(**trunk, **synth, hop=s.hop, fs=s.fs)
 
 
-def train(
-    run: Run, clip: Clip, kind: str, examples: int, hidden: int | None = None
-) -> Trained:
-    """A decoder of an instrument, from the first clips of a set.
+def loop(
+    run: Run,
+    clip: Clip,
+    kind: str,
+    examples: int,
+    *,
+    hidden: int | None = None,
+    steps: int | None = None,
+) -> Loop:
+    """The training of a decoder of an instrument, on the first clips of a set.
 
     All kinds share steps, batches and the first weights of their trunk, hear fresh
     noise at each step, and have rates that fall linearly to 0. The rates of `quick`
     were chosen for each kind by the mean loss on unseen melodies with 1 and 16
-    examples, over seeds 0 to 3: 5.85, 5.78, 5.80, 5.82 and 5.82 of "plain" at 2, 4, 6,
-    8 and 12e-3; 4.72, 4.79, 4.65 and 4.66 of "filter" at 4, 6, 8 and 12e-3;
-    4.19, 4.18 and 4.20 of "ddsp" at 12, 16 and 24e-3.
+    examples, over seeds 0 to 3 and one instrument for all: 5.85, 5.78, 5.80, 5.82 and
+    5.82 of "plain" at 2, 4, 6, 8 and 12e-3; 4.72, 4.79, 4.65 and 4.66 of "filter" at 4,
+    6, 8 and 12e-3; 4.19, 4.18 and 4.20 of "ddsp" at 12, 16 and 24e-3.
 
     Args:
         run: the run.
@@ -291,6 +320,7 @@ def train(
         kind: "ddsp", "plain" (a waveform decoder) or "filter" (a source-filter one).
         examples: how many of the clips.
         hidden: units of a smaller decoder: of its GRU, and of its stacks at most.
+        steps: other than those of the profile.
 
     Raises:
         BadRequest: there is no such kind, or there are fewer clips.
@@ -303,65 +333,112 @@ def train(
             "ask for fewer."
         )
     s: Settings = run.settings
-    units = hidden or s.hidden
-    model = _network(run, kind, units, min(hidden or s.width, s.width))
-    few = Clip(clip.audio[:examples], clip.f0[:examples], clip.loudness[:examples])
+    model = _network(run, kind, hidden or s.hidden, min(hidden or s.width, s.width))
     rate = {"ddsp": s.lr, "plain": s.wave_lr, "filter": s.filter_lr}[kind]
-    name = f"{kind}_{examples}_{hidden}" if hidden else f"{kind}_{examples}"
-    return _fit(run, model, few, steps=s.steps, rate=rate, name=name)
+    return _loop(run, model, clip.first(examples), steps or s.steps, rate)
 
 
-def _statistics(loud: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over the frames within 50 dB of the loudest."""
+def train(
+    run: Run,
+    clip: Clip,
+    kind: str,
+    examples: int,
+    *,
+    hidden: int | None = None,
+    steps: int | None = None,
+) -> Trained:
+    """What comes of `loop`, with the same arguments."""
+    made = loop(run, clip, kind, examples, hidden=hidden, steps=steps)
+    name = "_".join(str(x) for x in (kind, examples, hidden, steps) if x)
+    return _trained(run, made, steps or run.settings.steps, name)
+
+
+def statistics(loud: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the frames within 50 dB of the loudest.
+
+    Args:
+        loud: loudness in dB, any shape.
+    """
     sounding = loud[loud > loud.max() - 50]
     return sounding.mean(), sounding.std().clamp_min(1e-3)
 
 
-def _fit(
-    run: Run, model: Model, sounds: Clip, *, steps: int, rate: float, name: str
-) -> Trained:
+def _loop(run: Run, model: Model, sounds: Clip, steps: int, rate: float) -> Loop:
     """Train on random windows of `seconds`, or on all of shorter sounds."""
     s: Settings = run.settings
-    trunk = model.trunk
-    trunk.mean, trunk.spread = _statistics(sounds.loudness)
+    model.trunk.mean, model.trunk.spread = statistics(sounds.loudness)
     model.to(run.device)
-    frames = min(round(s.seconds * s.rate), sounds.f0.shape[1])
     batches, noises = run.generator("batches"), run.generator("noise")
 
-    def loss_at(t: int) -> tuple[Tensor, dict[str, float]]:
-        target, f0, loud, _ = sounds.windows(s.batch, frames, batches)
+    def loss() -> Tensor:
+        target, f0, loud, _ = sounds.windows(s.batch, _frames(run, sounds), batches)
         noise = method.white(target.shape, noises)
-        return spectral_loss(model(f0, loud, noise), target), {}
+        return spectral_loss(model(f0, loud, noise), target)
 
     state = {"model": model, "batches": batches, "noise": noises}
-    history = _descend(run, loss_at, state, steps=steps, rate=rate, name=name)
-    return Trained(model.eval(), history, sum(p.numel() for p in model.parameters()))
+    return descent(loss, state, steps, rate)
 
 
-def _descend(
-    run: Run, loss_at: LossAt, state: State, *, steps: int, rate: float, name: str
-) -> History:
-    """Adam on state["model"], at a rate that falls linearly to 0."""
+def _frames(run: Run, sounds: Clip) -> int:
+    """The frames of a training window."""
+    s: Settings = run.settings
+    return min(round(s.seconds * s.rate), sounds.f0.shape[1])
+
+
+def descent(
+    loss: Callable[[], Tensor],
+    state: State,
+    steps: int,
+    rate: float,
+    watch: Callable[[], dict[str, float]] = dict,
+) -> Loop:
+    """Adam on the weights of state["model"], at a rate that falls linearly to 0.
+
+    Args:
+        loss: draws, and computes what to descend.
+        state: all that a step changes, see `Loop`.
+        steps: in all.
+        rate: of the first step.
+        watch: further numbers of a step, from before it.
+    """
     optimizer = torch.optim.Adam(state["model"].parameters(), rate, fused=True)
 
     def step(t: int) -> dict[str, Tensor | float]:
-        loss, watched = loss_at(t)
+        value, watched = loss(), watch()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        return {"loss": loss, **watched}
+        return {"loss": value, **watched}
 
-    loop, every = Loop(step, optimizer, state, linear(steps)), run.settings.every
-    return fit(loop, steps, folder=run.folder, name=name, every=every)
+    return Loop(step, optimizer, state, linear(steps))
 
 
-def train_all(run: Run, clip: Clip) -> Models:
-    """Every kind of decoder on every number of examples; "ddsp_1" and so on."""
-    return {
+def _fit(run: Run, made: Loop, steps: int, name: str) -> History:
+    return fit(made, steps, folder=run.folder, name=name, every=run.settings.every)
+
+
+def _trained(run: Run, made: Loop, steps: int, name: str) -> Trained:
+    history, model = _fit(run, made, steps, name), made.state["model"].eval()
+    return Trained(model, history, sum(p.numel() for p in model.parameters()))
+
+
+def train_rivals(run: Run, clip: Clip, ours: Trained) -> Models:
+    """Every other decoder that the claims compare, beside ours of all examples.
+
+    Returns:
+        "ddsp_1", "plain_16" and so on, and "filter_long", a source-filter decoder of
+        all examples with twice the steps.
+    """
+    most = max(run.settings.examples)
+    models = {
         f"{kind}_{n}": train(run, clip, kind, n)
         for n in run.settings.examples
         for kind in KINDS
+        if (kind, n) != ("ddsp", most)
     }
+    twice = 2 * run.settings.steps
+    long = train(run, clip, "filter", most, steps=twice)
+    return {f"ddsp_{most}": ours, **models, "filter_long": long}
 
 
 @torch.no_grad()
@@ -397,13 +474,14 @@ def transfer(run: Run, model: Model, clip: Clip) -> Tensor:
     Returns:
         Sound, [n, N].
     """
-    mean, spread = _statistics(clip.loudness)
+    mean, spread = statistics(clip.loudness)
     moved = (clip.loudness - mean) / spread * model.trunk.spread + model.trunk.mean
     return render(run, model, clip.f0, moved, "transfer")
 
 
 # One note, fitted by gradient descent
 
+NOISE = {"quiet": -55.0, "loud": -40.0}  # dB, of a note's noise
 START = (-1.0, 0.0, -2.0, -3.0)  # level, decay, harmonics, noise: where (4) is log
 
 
@@ -434,16 +512,15 @@ def _decaying(
     return Controls(f0, amplitude, d, noise.expand(1, T, -1))
 
 
-def note(run: Run, harmonics: bool = True) -> Controls[Tensor]:
+def note(
+    run: Run, harmonics: bool = True, level: float = NOISE["quiet"]
+) -> Controls[Tensor]:
     """The controls of a note of one clip's length, random by seed, [1, T, ...].
-
-    Its noise is quiet, about -55 dB. With louder noise, which the loss silences (11),
-    the harmonics fill in for it: at -40 dB their median error was 0.10, at -50 dB (and
-    a faster decay, as there) 0.03 to 0.05, and here below 0.02 (seeds 0 to 2).
 
     Args:
         run: the run.
         harmonics: whether it has any; else the same note with amplitude 0.
+        level: of its noise, dB, give or take its colour.
     """
     s: Settings = run.settings
     rng = run.rng("note")
@@ -455,12 +532,14 @@ def note(run: Run, harmonics: bool = True) -> Controls[Tensor]:
     waves, along = np.arange(1, 4)[:, None], np.linspace(0, np.pi, s.bands)
     bumps = (rng.uniform(-4, 4, (3, 1)) * np.cos(waves * along)).sum(0)
     parts = {"f0": f0, "level": 0.4 * harmonics, "decay": rng.uniform(0.5, 1.5)}
-    parts |= {"weights": weights, "noise": 10 ** (bumps / 20 - 2.75)}
+    parts |= {"weights": weights, "noise": 10 ** ((bumps + level) / 20)}
     tensor = partial(torch.tensor, dtype=torch.float32, device=run.device)
     return _decaying(run, **{name: tensor(part) for name, part in parts.items()})
 
 
-def fit_note(run: Run, harmonics: bool = True) -> NoteFit:
+def fit_note(
+    run: Run, harmonics: bool = True, level: float = NOISE["quiet"]
+) -> NoteFit:
     """Fit level, decay, harmonics and noise filter of a note to its sound.
 
     The pitch is given; noise is fresh at each step.
@@ -468,9 +547,10 @@ def fit_note(run: Run, harmonics: bool = True) -> NoteFit:
     Args:
         run: the run.
         harmonics: whether the note has any, or only its noise.
+        level: of the noise, dB.
     """
     s: Settings = run.settings
-    truth = note(run, harmonics)
+    truth = note(run, harmonics, level)
     target, noises = sound_of(run, truth, "target"), run.generator("fit")
     sizes = [1, 1, s.harmonics, s.bands]
     start = torch.tensor(START).repeat_interleave(torch.tensor(sizes))
@@ -487,14 +567,12 @@ def fit_note(run: Run, harmonics: bool = True) -> NoteFit:
             return method.filter_noise(noise, fitted.noise)
         return method.synthesise(fitted, noise, s.hop, s.fs)
 
-    history = _descend(
-        run,
-        lambda t: (spectral_loss(sound(), target), {}),
-        {"model": model, "noise": noises},
-        steps=s.note_steps,
-        rate=s.note_lr,
-        name="note" if harmonics else "noise",
+    state = {"model": model, "noise": noises}
+    made = descent(
+        lambda: spectral_loss(sound(), target), state, s.note_steps, s.note_lr
     )
+    name = f"{'note' if harmonics else 'noise'} at {level:g} dB"
+    history = _fit(run, made, s.note_steps, name)
     with torch.no_grad():
         return NoteFit(truth, controls(), target, sound(), history)
 
@@ -502,30 +580,32 @@ def fit_note(run: Run, harmonics: bool = True) -> NoteFit:
 # Measurements, ready for run.claim_all
 
 
-def measure_recovers(note: NoteFit, noise: NoteFit) -> Measurements:
-    """Errors of a fitted note, and of a fitted noise without a note.
+def measure_recovers(
+    notes: Mapping[str, NoteFit], noise: NoteFit
+) -> dict[str, dict[str, float]]:
+    """Errors of notes fitted beside "quiet" and "loud" noise, and of noise alone.
 
     Returns:
-        For amplitudes also the 90th percentile "high"; for noise also the median error
-        "signed" and the 90th percentile "high" of its size, dB.
+        For amplitudes also the 90th percentile "high" of the relative errors; of the
+        quiet note and of noise alone the errors of the noise filter, dB: the size of
+        their median, also "signed", and the median distance from it.
     """
-    true, fitted = (
-        controls.amplitude[..., None] * controls.distribution
-        for controls in (note.truth, note.fitted)
-    )
-    errors = ((fitted - true).abs() / true)[true > 0]
-    amplitudes = {"value": errors.median(), "high": errors.quantile(0.9)}
-    return {
-        "recovers_amplitudes": {key: float(x) for key, x in amplitudes.items()},
-        "recovers_noise_alone": _noise_errors(noise),
-        "recovers_noise_beside": _noise_errors(note),
-    }
-
-
-def _noise_errors(result: NoteFit) -> dict[str, float]:
-    dB = 20 * (result.fitted.noise / result.truth.noise).log10()
-    signed, high = float(dB.median()), float(dB.abs().flatten().quantile(0.9))
-    return {"value": abs(signed), "signed": signed, "high": high}
+    measured = {}
+    for level, found in notes.items():
+        true, fitted = (
+            controls.amplitude[..., None] * controls.distribution
+            for controls in (found.truth, found.fitted)
+        )
+        errors = ((fitted - true).abs() / true)[true > 0]
+        numbers = {"value": errors.median(), "high": errors.quantile(0.9)}
+        measured[f"amplitudes_{level}"] = {k: float(x) for k, x in numbers.items()}
+    for where, found in (("alone", noise), ("beside", notes["quiet"])):
+        dB = 20 * (found.fitted.noise / found.truth.noise).log10()
+        bias = float(dB.median())
+        measured[f"noise_bias_{where}"] = {"value": abs(bias), "signed": bias}
+        scatter = float((dB - bias).abs().median())
+        measured[f"noise_scatter_{where}"] = {"value": scatter}
+    return measured
 
 
 def loss_of(run: Run, trained: Trained, clip: Clip) -> float:
@@ -534,77 +614,72 @@ def loss_of(run: Run, trained: Trained, clip: Clip) -> float:
     return float(spectral_loss(sound, clip.audio))
 
 
-def _differences(
-    losses: Mapping[str, float], n: int, lowest: float
-) -> dict[str, dict[str, float]]:
-    """The loss of DDSP minus that of each waveform decoder, by its kind."""
-    ddsp, rivals = losses[f"ddsp_{n}"], ("plain", "filter")
-    return {
-        kind: {"value": ddsp - rival, "ddsp": ddsp, kind: rival, "floor": lowest}
-        for kind, rival in ((kind, losses[f"{kind}_{n}"]) for kind in rivals)
-    }
+def _less(ours: float, rival: float, lowest: float) -> dict[str, float]:
+    """The loss of DDSP minus a rival's, both, and the floor."""
+    return {"value": ours - rival, "ddsp": ours, "rival": rival, "floor": lowest}
 
 
-def measure_small_data(run: Run, models: Models, test: Clip) -> Measurements:
-    """Losses on unseen melodies by kind and number of examples, with their floor."""
-    lowest = floor(run, test)
+def measure_few_steps(run: Run, models: Models, test: Clip) -> Measurements:
+    """Losses on unseen melodies after the same steps, by rival and examples.
+
+    The last is against a source-filter decoder that had twice the steps.
+    """
+    lowest, most = floor(run, test), max(run.settings.examples)
     losses = {name: loss_of(run, each, test) for name, each in models.items()}
-    return {
-        f"small_data_{kind}_{n}": numbers
+    measured = {
+        f"few_steps_{kind}_{n}": _less(
+            losses[f"ddsp_{n}"], losses[f"{kind}_{n}"], lowest
+        )
         for n in run.settings.examples
-        for kind, numbers in _differences(losses, n, lowest).items()
+        for kind in ("plain", "filter")
     }
+    twice = _less(losses[f"ddsp_{most}"], losses["filter_long"], lowest)
+    return measured | {"twice_the_steps": twice}
 
 
 def measure_extrapolates(run: Run, models: Models, high: Clip) -> Measurements:
     """Losses above the training range, of the decoders with most examples."""
-    n = max(run.settings.examples)
-    losses = {
-        f"{kind}_{n}": loss_of(run, models[f"{kind}_{n}"], high) for kind in KINDS
+    n, lowest = max(run.settings.examples), floor(run, high)
+    losses = {kind: loss_of(run, models[f"{kind}_{n}"], high) for kind in KINDS}
+    return {
+        f"extrapolates_{kind}": _less(losses["ddsp"], losses[kind], lowest)
+        for kind in ("plain", "filter")
     }
-    results = _differences(losses, n, floor(run, high))
-    return {f"extrapolates_{kind}": numbers for kind, numbers in results.items()}
 
 
 def measure_small_model(
     run: Run, clip: Clip, models: Models, test: Clip
 ) -> Measurements:
-    """The smallest DDSP decoder that does as well as the best waveform decoder.
+    """A small DDSP decoder against the source-filter one, and against one as small.
 
-    All saw the most examples. Smaller ones are trained here.
+    All saw the most examples; the small ones are trained here.
 
     Returns:
-        Also "parameters" and "loss" of that decoder (0 and the best loss if there is
-        none, with value 0), "waveform_parameters", "waveform_loss" and "floor".
+        Also "parameters" and "rival_parameters".
     """
-    n = max(run.settings.examples)
-    bar, best = min(
-        (loss_of(run, models[f"{kind}_{n}"], test), models[f"{kind}_{n}"].parameters)
-        for kind in ("plain", "filter")
-    )
-    ours = [train(run, clip, "ddsp", n, hidden) for hidden in run.settings.tiny]
-    ours.append(models[f"ddsp_{n}"])
-    results = [(each.parameters, loss_of(run, each, test)) for each in ours]
-    good = [result for result in results if result[1] <= bar]
-    parameters, loss = min(good) if good else (0, min(loss for _, loss in results))
-    numbers = {
-        "value": best / parameters if good else 0.0,
-        "parameters": float(parameters),
-        "loss": loss,
-        "waveform_parameters": float(best),
-        "waveform_loss": bar,
-        "floor": floor(run, test),
+    s, n, lowest = run.settings, max(run.settings.examples), floor(run, test)
+    small = train(run, clip, "ddsp", n, hidden=s.small)
+    rivals = {
+        "large": models[f"filter_{n}"],
+        "equal": train(run, clip, "filter", n, hidden=s.small_filter),
     }
-    return {"small_model": numbers}
+    ours, measured = loss_of(run, small, test), {}
+    for name, rival in rivals.items():
+        counts = {"parameters": small.parameters, "rival_parameters": rival.parameters}
+        numbers = _less(ours, loss_of(run, rival, test), lowest)
+        measured[f"small_model_{name}"] = numbers | {
+            key: float(x) for key, x in counts.items()
+        }
+    return measured
 
 
-def measure_disentangled(run: Run, model: Model) -> Measurements:
+def measure_disentangled(run: Run, model: Model) -> tuple[Measurements, float]:
     """Steady tones at five pitches and loudness -1, 0, +1 deviations, noise and all.
 
     Returns:
-        For pitch: the range over the loudnesses, cents, worst pitch; also the
-        "middle" one. For loudness: the range over the pitches, dB, worst loudness;
-        also the three, "low", "middle" and "high".
+        The range of the loudness over the pitches, dB, worst loudness; also the three,
+        "low", "middle" and "high". And the range of the pitch over the loudnesses,
+        cents, worst pitch, which YIN alone would make.
     """
     s: Settings = run.settings
     semitones = torch.linspace(1, OCTAVE - 1, 5, device=run.device)
@@ -619,13 +694,10 @@ def measure_disentangled(run: Run, model: Model) -> Measurements:
     )
     cents = 1200 * pitch(sound, s.fs).median(-1).values.log2()
     pitches, levels = cents.view(5, 3), measured.view(5, 3)
-    by_pitch = (pitches.amax(1) - pitches.amin(1)).sort().values.tolist()
     by_level = (levels.amax(0) - levels.amin(0)).tolist()
     ranges = dict(zip(("low", "middle", "high"), by_level, strict=True))
-    return {
-        "disentangled_pitch": {"value": by_pitch[-1], "middle": by_pitch[2]},
-        "disentangled_loudness": {"value": max(by_level), **ranges},
-    }
+    measurements = {"disentangled_loudness": {"value": max(by_level), **ranges}}
+    return measurements, float((pitches.amax(1) - pitches.amin(1)).max())
 
 
 # The pitch, by gradient descent
@@ -661,51 +733,41 @@ def landscape(
     ).cpu()
 
 
-class Descent(NamedTuple):
-    """Pitches that descended, in semitones from the target.
-
-    Attributes:
-        f0: of the target, Hz.
-        paths: from start to end, [steps + 1, S].
-    """
-
-    f0: float
-    paths: Tensor
-
-
-def descend(run: Run) -> Descent:
+def descend(run: Run) -> Tensor:
     """Adam on log f0 from wrong pitches, 15 cents a step and ever less.
 
-    The amplitudes are the true ones, and there is no noise. Starts lie 1 to 12
-    semitones away, half of them above and half below, one in each of as many equal
-    parts. The target lies between 156 and 311 Hz.
+    Each start has a target of its own, between 156 and 311 Hz. The amplitudes are the
+    true ones, and there is no noise. Starts lie 1 to 12 semitones away, half of them
+    above and half below, one in each of as many equal parts.
+
+    Returns:
+        Semitones from the target, from start to end, [steps + 1, S].
     """
     s: Settings = run.settings
-    rng = run.rng("pitch")
-    f0 = 220 * 2 ** rng.uniform(-0.5, 0.5)
-    half = s.starts // 2
+    rng, half = run.rng("pitch"), s.starts // 2
+    home = torch.tensor(220 * 2 ** rng.uniform(-0.5, 0.5, 2 * half), device=run.device)
     away = 1 + 11 * (np.arange(half) + rng.uniform(size=(2, half))) / half
     starts = torch.tensor(np.append(-away[0], away[1]), device=run.device)
     model = nn.ParameterDict({"semitones": nn.Parameter(starts.clone())})
-    (target,) = _tones(run, torch.tensor([f0], device=run.device), TONE)
+    targets = _tones(run, home, TONE)
 
-    def loss_at(t: int) -> tuple[Tensor, dict[str, float]]:
-        semitones = model["semitones"]
-        tones = _tones(run, f0 * 2 ** (semitones / 12), TONE)
-        watched = {str(i): float(x) for i, x in enumerate(semitones.tolist())}
-        return spectral_loss(tones, target), watched
+    def loss() -> Tensor:
+        tones = _tones(run, home * 2 ** (model["semitones"] / 12), TONE)
+        return spectral_loss(tones, targets)
 
-    steps, state = s.pitch_steps, {"model": model}
-    history = _descend(run, loss_at, state, steps=steps, rate=0.15, name="pitch")
-    paths = [history.curves[str(i)] for i in range(len(starts))]
+    def watch() -> dict[str, float]:
+        return {str(i): x for i, x in enumerate(model["semitones"].tolist())}
+
+    made = descent(loss, {"model": model}, s.pitch_steps, 0.15, watch)
+    curves = _fit(run, made, s.pitch_steps, "pitch").curves
+    paths = [curves[str(i)] for i in range(len(starts))]
     along = torch.tensor(paths, dtype=torch.float64).T
-    ends = model["semitones"].detach().cpu()
-    return Descent(f0, torch.cat([along, ends[None]]))
+    return torch.cat([along, model["semitones"].detach().cpu()[None]])
 
 
-def measure_pitch(descent: Descent) -> Measurements:
-    """The share of starts that end within 20 cents of the target."""
-    return {"pitch_is_hard": share(descent.paths[-1].abs() < 0.2)}
+def measure_pitch(paths: Tensor) -> Measurements:
+    """The share of starts that end within 20 cents of their target."""
+    return {"pitch_not_found": share(paths[-1].abs() < 0.2)}
 
 
 # Recordings
@@ -747,29 +809,43 @@ def annotate(run: Run, source: Source, rate: int | None = None) -> Clip:
             "louder than what is around it."
         )
     octaves = np.interp(np.arange(T), known, np.log2(f0[known]))
-    pitches = torch.tensor(2**octaves, dtype=torch.float32)
-    loud = method.loudness(audio, s.fs, s.rate)
-    audio, pitches, loud = (x[None].to(run.device) for x in (audio, pitches, loud))
-    return Clip(audio, pitches, loud)
+    return _measured(run, audio, torch.tensor(2**octaves, dtype=torch.float32))
 
 
 def recordings(run: Run) -> dict[str, Clip]:
-    """The recordings of one voice in the offline set, by name; the piano is left out.
+    """The recordings of one voice in the profile's set, by name.
+
+    The small set brings its pitch; that of the other is tracked, and its piano, which
+    plays chords, is left out.
 
     Raises:
         RunFailed: the set is not on this machine.
     """
-    z = data.load("audio_clips")
-    offsets, rate = z["offsets"], int(z["sample_rate"])
-    return {
-        str(name): annotate(run, z["samples"][offsets[i] : offsets[i + 1]], rate)
-        for i, name in enumerate(z["names"])
-        if name != "piano"
-    }
+    z, s = data.load(run.settings.recordings), run.settings
+    rate, clips = int(z["sample_rate"]), {}
+    for name, a, b in zip(z["names"], z["offsets"], z["offsets"][1:], strict=False):
+        samples = z["samples"][a:b]
+        if "f0" in z:
+            audio = load_recording(samples, s.fs, rate)
+            f0 = torch.tensor(z["f0"][a // s.hop : b // s.hop])
+            clips[str(name)] = _measured(run, audio, f0)
+        elif name != "piano":
+            clips[str(name)] = annotate(run, samples, rate)
+    return clips
+
+
+def _measured(run: Run, audio: Tensor, f0: Tensor) -> Clip:
+    """A recording [N] and its pitch [T] with its loudness, (10), each [1, ...]."""
+    loud = method.loudness(audio, run.settings.fs, run.settings.rate)
+    audio, f0, loud = (x[None].to(run.device) for x in (audio, f0, loud))
+    return Clip(audio, f0, loud)
 
 
 def train_real(run: Run, clip: Clip, name: str) -> Trained:
     """The solo autoencoder with a room, on one recording.
+
+    The room is cut to what a training window can hear. A tap that comes later gets
+    no gradient but rounding, of which Adam makes full steps.
 
     Args:
         run: the run.
@@ -777,9 +853,10 @@ def train_real(run: Run, clip: Clip, name: str) -> Trained:
         name: of the recording, and of the checkpoint.
     """
     s: Settings = run.settings
-    model = _network(run, "ddsp", s.hidden, s.width, s.room)
-    name = f"real_{name}"
-    return _fit(run, model, clip, steps=s.real_steps, rate=s.lr, name=name)
+    room = min(s.room, _frames(run, clip) * s.hop)
+    model = _network(run, "ddsp", s.hidden, s.width, room)
+    made = _loop(run, model, clip, s.real_steps, s.lr)
+    return _trained(run, made, s.real_steps, f"real_{name}")
 
 
 def dereverberate(run: Run, model: Model, clip: Clip) -> tuple[Tensor, Tensor]:

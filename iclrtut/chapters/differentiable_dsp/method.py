@@ -155,7 +155,7 @@ def upsample(frames: Tensor, hop: int) -> Tensor:
 
 
 def interpolate(f0: Tensor, hop: int) -> Tensor:
-    """Straight lines between frames, the last one held: how the pitch moves, (3a).
+    """Straight lines between frames, the last one held: how the pitch moves; see (15).
 
     Args:
         f0: Hz by frame, [..., T].

@@ -17,6 +17,7 @@ from iclrtut.chapters.differentiable_dsp import experiments, method
 from iclrtut.chapters.differentiable_dsp.decoder import Decoder, Trunk
 from iclrtut.chapters.differentiable_dsp.experiments import Clip
 from iclrtut.chapters.differentiable_dsp.method import Controls
+from iclrtut.errors import BadRequest
 from iclrtut.train import History
 
 SLUG = "differentiable_dsp"
@@ -48,6 +49,28 @@ def test_the_sound_of_an_instrument_depends_on_pitch_and_level(name):
     assert sound.amplitude[0, 1] / sound.amplitude[0, 0] == pytest.approx(10**0.9)
     assert (sound.noise[0, 1] > sound.noise[0, 0]).all()
     assert not torch.allclose(sound.noise[0, 1], sound.noise[0, 2])
+
+
+def test_each_seed_builds_its_own_instrument():
+    one, other = (
+        [experiments.built(start(seed=seed), name) for name in ("reed", "glass")]
+        for seed in (0, 1)
+    )
+    assert one == [
+        experiments.built(start("quick"), name) for name in ("reed", "glass")
+    ]
+    for mine, theirs in zip(one, other, strict=True):
+        assert not set(mine._replace(formants=0)) & set(theirs._replace(formants=1))
+        assert mine.formants != theirs.formants
+    known = experiments.INSTRUMENTS["reed"]
+    for seed in range(20):
+        made = experiments.built(start(seed=seed), "reed")
+        for name, most in (("rolloff", 0.2), ("dull", 0.2), ("steep", 0.1)):
+            assert abs(getattr(made, name) - getattr(known, name)) <= most
+        assert 0.7 <= made.even / known.even <= 1
+        assert abs(math.log2(made.breath / known.breath)) <= 0.5
+        ratios = np.array(made.formants) / np.array(known.formants)
+        assert np.abs(np.log2(ratios)).max() <= 0.3 and len(np.unique(ratios)) > 3
 
 
 def test_instruments_differ_and_unknown_ones_are_refused():
@@ -212,27 +235,42 @@ def test_loudness_is_centred_by_the_training_set_only():
 
 def test_silence_does_not_count_in_the_statistics():
     loud = torch.tensor([[-80.0, -10, -20, -80], [-80, -80, -80, -61]])
-    mean, spread = experiments._statistics(loud)
+    mean, spread = experiments.statistics(loud)
     assert mean == -15 and spread == pytest.approx(50**0.5, rel=1e-5)
-    mean, spread = experiments._statistics(torch.full((1, 5), -80.0))
+    mean, spread = experiments.statistics(torch.full((1, 5), -80.0))
     assert mean == -80 and 0 < spread < 0.01
 
 
-def test_all_are_trained_by_name_and_small_ones_are_smaller():
-    run = start(steps=1, examples=(1, 2))
+def test_rivals_are_trained_by_name_and_small_ones_are_smaller():
+    run = start(steps=2, examples=(1, 2))
     clip = reed(run, 2)
-    models = experiments.train_all(run, clip)
-    names = ["ddsp_1", "plain_1", "filter_1", "ddsp_2", "plain_2", "filter_2"]
-    assert list(models) == names
+    ours = bare(Scaled(), 7)
+    models = experiments.train_rivals(run, clip, ours)
+    names = ["ddsp_2", "ddsp_1", "plain_1", "filter_1", "plain_2", "filter_2"]
+    assert list(models) == [*names, "filter_long"]
+    assert models.pop("ddsp_2") is ours
     for name, each in models.items():
         if name.startswith("ddsp"):
             assert type(each.model) is Decoder
         else:
             assert each.model.source is name.startswith("filter")
+        steps = 4 if name == "filter_long" else 2
+        assert len(each.history.curves["loss"]) == steps
     for hidden, units in ((3, (3, 3)), (20, (20, 8))):
         small = experiments.train(run, clip, "ddsp", 2, hidden=hidden)
         trunk = small.model.trunk
         assert (trunk.gru.hidden_size, trunk.out[0].out_features) == units
+
+
+def test_a_loop_is_the_training_that_was_not_yet_run():
+    run = start(steps=3)
+    clip = reed(run, 2)
+    with pytest.raises(BadRequest, match="no decoder"):
+        experiments.loop(run, clip, "drum", 1)
+    made = experiments.loop(run, clip, "ddsp", 2)
+    losses = [made.step(t)["loss"].item() for t in range(2)]
+    curve = experiments.train(run, clip, "ddsp", 2).history.curves["loss"]
+    assert losses[0] == curve[0] and len(curve) == 3
 
 
 def test_a_decoder_learns_what_it_is_shown():
@@ -316,11 +354,17 @@ def test_a_note_is_random_by_seed_and_may_be_noise_alone():
 
 def test_descent_finds_the_note():
     run = start("quick", harmonics=12, bands=9, seconds=0.5)
-    note, noise = experiments.fit_note(run), experiments.fit_note(run, False)
-    measured = experiments.measure_recovers(note, noise)
-    assert measured["recovers_amplitudes"]["value"] < 0.05
-    assert measured["recovers_noise_alone"]["value"] < 1
-    assert measured["recovers_noise_beside"]["signed"] < 0  # (11): too soft
+    notes = {
+        name: experiments.fit_note(run, level=level)
+        for name, level in experiments.NOISE.items()
+    }
+    noise = experiments.fit_note(run, False)
+    measured = experiments.measure_recovers(notes, noise)
+    assert measured["amplitudes_quiet"]["value"] < 0.05
+    assert measured["amplitudes_quiet"]["value"] < measured["amplitudes_loud"]["value"]
+    assert measured["noise_bias_alone"]["value"] < 1
+    assert measured["noise_bias_beside"]["signed"] < 0  # (11a): too soft
+    note = notes["quiet"]
     losses = note.history.curves["loss"]
     assert losses[-1] < 0.6 * losses[0]
     assert note.sound.shape == note.target.shape == (1, 8000)
@@ -329,92 +373,125 @@ def test_descent_finds_the_note():
     assert float(known) == pytest.approx(losses[-1], rel=0.3)
 
 
+def test_loud_noise_is_fifteen_decibels_above_quiet_noise():
+    quiet, loud = (experiments.note(start(), level=x) for x in (-55.0, -40.0))
+    assert torch.allclose(loud.noise / quiet.noise, torch.tensor(10**0.75))
+    assert torch.equal(quiet.distribution, loud.distribution)
+    assert experiments.NOISE == {"quiet": -55, "loud": -40}
+    assert -65 < 20 * float(quiet.noise.log10().mean()) < -45
+
+
 def test_errors_of_a_note_are_relative_and_in_decibels():
     ones = torch.ones(1, 4)
     d = torch.tensor([0.5, 0.3, 0.2, 0.0]).expand(1, 4, 4)
     truth = Controls(300 * ones, 0.5 * ones, d, torch.full((1, 4, 5), 0.01))
     off = torch.tensor([0.55, 0.3, 0.1, 0.05]).expand(1, 4, 4)
-    louder = Controls(300 * ones, 0.5 * ones, off, 10 ** (3 / 20) * truth.noise)
+    dB = torch.tensor([-1.0, 2.0, 3.0, 4.0, 9.0])
+    louder = Controls(300 * ones, 0.5 * ones, off, 10 ** (dB / 20) * truth.noise)
     softer = truth._replace(noise=truth.noise * 10 ** (-2 / 20))
 
     def fit(fitted):
         return experiments.NoteFit(truth, fitted, ones, ones, History({}, 0.0, 0))
 
-    measured = experiments.measure_recovers(fit(louder), fit(softer))
+    notes = {"quiet": fit(louder), "loud": fit(softer)}
+    measured = experiments.measure_recovers(notes, fit(softer))
     # errors 0.1, 0 and 0.5; what is above Nyquist has none
-    assert measured["recovers_amplitudes"] == pytest.approx(
-        {"value": 0.1, "high": 0.5}, rel=1e-4
-    )
-    alone = {"value": 2, "signed": -2, "high": 2}
-    assert measured["recovers_noise_alone"] == pytest.approx(alone, rel=1e-4)
-    beside = {"value": 3, "signed": 3, "high": 3}
-    assert measured["recovers_noise_beside"] == pytest.approx(beside, rel=1e-4)
+    off = {"value": 0.1, "high": 0.5}
+    assert measured.pop("amplitudes_quiet") == pytest.approx(off, rel=1e-4)
+    assert measured.pop("amplitudes_loud") == {"value": 0, "high": 0}
+    known = {
+        "noise_bias_alone": {"value": 2, "signed": -2},
+        "noise_scatter_alone": {"value": 0},
+        "noise_bias_beside": {"value": 3, "signed": 3},
+        "noise_scatter_beside": {"value": 1},  # of 4, 1, 0, 1 and 6
+    }
+    assert measured.keys() == known.keys()
+    for name, numbers in known.items():
+        assert measured[name] == pytest.approx(numbers, abs=1e-4)
 
 
 # Measurements
 
 
-def test_small_data_compares_losses_at_every_size():
+def test_losses_after_few_steps_are_compared_with_each_rival():
     run = start(examples=(1, 4))
     clip = reed(run, 3, "unseen")
     gains = {
         f"{kind}_{n}": 0.1 * i + 0.02 * n
         for i, kind in enumerate(experiments.KINDS)
         for n in (1, 4)
-    }
+    } | {"filter_long": 0.5}
     models = {name: bare(Scaled(gain)) for name, gain in gains.items()}
-    measured = experiments.measure_small_data(run, models, clip)
+    measured = experiments.measure_few_steps(run, models, clip)
     noise = method.white((3, 4000), run.generator("test"))
     losses = {
         name: float(method.spectral_loss(gain * noise, clip.audio))
         for name, gain in gains.items()
     }
-    assert len(measured) == 4
-    for n in (1, 4):
-        for kind in ("plain", "filter"):
-            assert measured[f"small_data_{kind}_{n}"] == {
-                "value": pytest.approx(losses[f"ddsp_{n}"] - losses[f"{kind}_{n}"]),
-                "ddsp": pytest.approx(losses[f"ddsp_{n}"]),
-                kind: pytest.approx(losses[f"{kind}_{n}"]),
-                "floor": experiments.floor(run, clip),
-            }
+    pairs = {
+        f"few_steps_{kind}_{n}": (f"ddsp_{n}", f"{kind}_{n}")
+        for n in (1, 4)
+        for kind in ("plain", "filter")
+    } | {"twice_the_steps": ("ddsp_4", "filter_long")}
+    assert measured.keys() == pairs.keys()
+    for name, (ours, rival) in pairs.items():
+        assert measured[name] == {
+            "value": pytest.approx(losses[ours] - losses[rival]),
+            "ddsp": pytest.approx(losses[ours]),
+            "rival": pytest.approx(losses[rival]),
+            "floor": experiments.floor(run, clip),
+        }
     far = experiments.measure_extrapolates(run, models, clip)
     assert far == {
-        f"extrapolates_{kind}": measured[f"small_data_{kind}_4"]
+        f"extrapolates_{kind}": measured[f"few_steps_{kind}_4"]
         for kind in ("plain", "filter")
     }
 
 
-@pytest.mark.parametrize(
-    ("small", "large", "ddsp", "best"),
-    [
-        (3.9, 4.5, 3.0, {"value": 40, "parameters": 20, "loss": 3.9}),
-        (4.5, 4.0, 3.0, {"value": 16, "parameters": 50, "loss": 4.0}),
-        (4.5, 4.1, 4.2, {"value": 0, "parameters": 0, "loss": 4.1}),
-    ],
-)
-def test_the_smallest_that_is_good_enough_is_compared(
-    monkeypatch, small, large, ddsp, best
-):
-    run = start(examples=(1, 2), tiny=(3, 5))
+def test_a_small_decoder_meets_a_large_rival_and_one_of_its_size(monkeypatch):
+    run = start(examples=(1, 2), small=3, small_filter=5)
     clip = reed(run, 2)
-    losses = {"plain": 5.0, "filter": 4.0, "ddsp": ddsp, 3: small, 5: large}
-    counts = {"plain": 900, "filter": 800, "ddsp": 200, 3: 20, 5: 50}
-    named = {name: bare(name, n) for name, n in counts.items()}
-    models = {f"{kind}_{n}": named[kind] for kind in experiments.KINDS for n in (1, 2)}
+    losses = {"filter": 4.0, ("ddsp", 3): 3.5, ("filter", 5): 6.0}
+    models = {"filter_2": bare("filter", 800)}
 
     def train(run, sounds, kind, n, hidden):
-        assert (kind, n) == ("ddsp", 2) and sounds is clip
-        return named[hidden]
+        assert n == 2 and sounds is clip
+        return bare((kind, hidden), 20 if kind == "ddsp" else 25)
 
     monkeypatch.setattr(experiments, "train", train)
     monkeypatch.setattr(
         experiments, "loss_of", lambda run, trained, test: losses[trained.model]
     )
     measured = experiments.measure_small_model(run, clip, models, clip)
-    rival = {"waveform_parameters": 800, "waveform_loss": 4.0}
-    floor = experiments.floor(run, clip)
-    assert measured == {"small_model": best | rival | {"floor": floor}}
+    shared = {"ddsp": 3.5, "parameters": 20, "floor": experiments.floor(run, clip)}
+    large = {"value": -0.5, "rival": 4.0, "rival_parameters": 800}
+    equal = {"value": -2.5, "rival": 6.0, "rival_parameters": 25}
+    assert measured == {
+        "small_model_large": large | shared,
+        "small_model_equal": equal | shared,
+    }
+
+
+@pytest.mark.parametrize("profile", ["quick", "full"])
+def test_the_small_sizes_are_what_the_claims_say(profile):
+    """Over ten times smaller than the large rival; no larger than the equal one."""
+    s = start(profile).settings
+    synth = {"harmonics": s.harmonics, "bands": s.bands, "hop": s.hop}
+
+    def parameters(model):
+        return sum(p.numel() for p in model.parameters())
+
+    def sizes(units):
+        return {"hidden": units, "width": min(units, s.width), "layers": s.layers}
+
+    def rival(**trunk):
+        return parameters(
+            experiments.Waveform(**trunk, hop=s.hop, fs=s.fs, source=True)
+        )
+
+    small = parameters(Decoder(**sizes(s.small), **synth))
+    assert rival(hidden=s.hidden, width=s.width, layers=s.layers) > 10 * small
+    assert small <= rival(**sizes(s.small_filter)) < 1.5 * small
 
 
 class Mixing(nn.Module):
@@ -438,10 +515,10 @@ class Mixing(nn.Module):
 @pytest.mark.parametrize(("cents", "dB"), [(0, 0), (4, 0), (0, 3), (10, 2)])
 def test_disentangled_measures_what_a_decoder_mixes(cents, dB):
     run = start("quick")
-    measured = experiments.measure_disentangled(run, Mixing(cents, dB))
-    pitch, loud = measured["disentangled_pitch"], measured["disentangled_loudness"]
-    assert pitch["value"] == pytest.approx(2 * cents, abs=1)
-    assert pitch["middle"] == pytest.approx(2 * cents, abs=1)
+    measured, moved = experiments.measure_disentangled(run, Mixing(cents, dB))
+    loud = measured["disentangled_loudness"]
+    assert measured.keys() == {"disentangled_loudness"}
+    assert moved == pytest.approx(2 * cents, abs=1)
     assert loud["value"] == pytest.approx(dB * 10 / 12, abs=0.6)
     assert loud["value"] == max(loud["low"], loud["middle"], loud["high"])
     assert max(loud["low"], loud["middle"]) < 0.6
@@ -472,31 +549,44 @@ def test_the_landscape_is_the_loss_of_two_tones():
     assert float(both[4]) == pytest.approx(known, rel=1e-2)
 
 
-def test_descents_start_on_both_sides_go_downhill_and_slow_down():
-    run = start(starts=18, pitch_steps=6, harmonics=20)
-    f0, paths = experiments.descend(run)
-    assert paths.shape == (7, 18) and 155 < f0 < 312
+def test_descents_start_on_both_sides_go_downhill_and_slow_down(monkeypatch):
+    run, calls = start(starts=18, pitch_steps=6, harmonics=20), []
+
+    def tones(run, f0, seconds):
+        calls.append(f0.detach().clone())
+        return real(run, f0, seconds)
+
+    real = experiments._tones
+    monkeypatch.setattr(experiments, "_tones", tones)
+    paths = experiments.descend(run)
+    home, first = calls[:2]
+    assert paths.shape == (7, 18) and home.shape == (18,)
+    assert 155 < home.min() < home.max() < 312 and len(home.unique()) == 18
+    assert torch.allclose(12 * torch.log2(first / home), paths[0])
     for away in (-paths[0, :9], paths[0, 9:]):
         part = ((away - 1) / 11 * 9).floor()
         assert part.tolist() == list(range(9))
     steps = paths.diff(dim=0)
     assert steps[0].abs().min() > 0.149 and steps.abs().max() < 0.3
     assert steps[-1].abs().max() < 0.06  # the rate falls to 0
-    assert f0 != experiments.descend(start(seed=1, starts=18, pitch_steps=1)).f0
+    others = experiments.descend(start(seed=1, starts=18, pitch_steps=1))
+    assert not torch.allclose(paths[0], others[0])
 
-    def loss(semitones):
-        one, two = (tone(f0 * 2 ** (z / 12), 25, 20)[:3968] for z in (semitones, 0))
-        return float(method.spectral_loss(one, two))
+    def loss(f0, semitones):
+        pair = (tone(f0 * 2 ** (z / 12), 25, 20)[:3968] for z in (semitones, 0))
+        return float(method.spectral_loss(*pair))
 
-    for at, step in zip(paths[0, ::4].tolist(), steps[0, ::4], strict=True):
-        assert (loss(at + 1e-4) - loss(at - 1e-4)) * step < 0
+    for i in range(0, 18, 4):
+        at, f0 = float(paths[0, i]), float(home[i])
+        slope = loss(f0, at + 1e-4) - loss(f0, at - 1e-4)
+        assert slope * steps[0, i] < 0
 
 
 def test_within_20_cents_counts_as_a_success():
     ends = torch.tensor([-0.19, 0.21, 0.1, 12.0, -12.0])
-    descent = experiments.Descent(220.0, torch.stack([0 * ends, ends]))
     share = {"value": 0.4, "successes": 2.0, "trials": 5.0}
-    assert experiments.measure_pitch(descent) == {"pitch_is_hard": share}
+    paths = torch.stack([0 * ends, ends])
+    assert experiments.measure_pitch(paths) == {"pitch_not_found": share}
 
 
 # Recordings
@@ -538,6 +628,18 @@ def test_recordings_without_pitch_or_length_are_refused():
     )
 
 
+def test_the_small_recordings_bring_their_pitch():
+    run = start(real_steps=2)
+    clips = experiments.recordings(run)
+    assert list(clips) == ["flute_A4", "cello_phrase"]
+    z = data.load("audio_clips_small")
+    for clip, (a, b) in zip(clips.values(), ((0, 120), (120, 360)), strict=True):
+        assert np.array_equal(clip.f0[0], z["f0"][a:b])
+        sound = z["samples"][160 * a : 160 * b] / 32768
+        assert torch.equal(clip.audio[0], torch.tensor(sound).float())
+        assert torch.equal(clip.loudness, method.loudness(clip.audio, 16_000, 100))
+
+
 @NIGHTLY
 @pytest.mark.skipif(
     not (data.folder() / "audio_clips.npz").is_file(),
@@ -554,7 +656,7 @@ def test_recordings_are_learned_each_on_its_own(monkeypatch):
         "names": z["names"][kept],
     }
     monkeypatch.setattr(data, "load", {"audio_clips": few}.__getitem__)
-    run = start(real_steps=2, batch=2, room=300, seconds=0.5)
+    run = start(real_steps=2, batch=2, room=300, seconds=0.5, recordings="audio_clips")
     clips = experiments.recordings(run)
     assert list(clips) == ["flute_A4", "soprano_E4"]
     audio, f0, _, _ = clips["flute_A4"]
@@ -564,7 +666,7 @@ def test_recordings_are_learned_each_on_its_own(monkeypatch):
         n: experiments.train_real(run, clip, n).model for n, clip in clips.items()
     }
     for name, model in models.items():
-        mean, _ = experiments._statistics(clips[name].loudness)
+        mean, _ = experiments.statistics(clips[name].loudness)
         assert float(model.trunk.mean) == pytest.approx(float(mean))
         assert model.room[1:].abs().max() > 0  # it was trained
     wet, dry = experiments.dereverberate(run, models["flute_A4"], clips["flute_A4"])
@@ -586,3 +688,21 @@ def test_a_short_recording_is_learned_whole_and_without_a_room_there_is_none():
         "no room: give one from train_real",
         lambda: experiments.dereverberate(run, plain, clip),
     )
+
+
+def test_a_room_is_no_longer_than_a_training_window_can_hear():
+    """Taps beyond it get gradients of rounding, of which Adam makes full steps."""
+    run = start(real_steps=4, batch=1, seconds=0.25)
+    clip = reed(start(seconds=0.5), 1)
+    room = experiments.train_real(run, clip, "cut").model.room
+    assert room.shape == (4000,) and run.settings.room == 48_000
+    model = experiments._network(run, "ddsp", 6, 8, room=8000)
+    made = experiments._loop(run, model, clip, 4, 1e-2)
+    for t in range(4):
+        made.step(t)
+    gradient, taps = model.room.grad, model.room.detach()
+    assert gradient[4000:].abs().max() < 1e-4 * gradient[:4000].abs().max()
+    rms = [x.square().mean().sqrt() for x in (taps[:4000], taps[4000:])]
+    assert rms[1] > 0.5 * rms[0]  # as large as those that are heard
+    short = experiments.train_real(start(real_steps=1, room=20), clip, "short").model
+    assert short.room.shape == (20,)

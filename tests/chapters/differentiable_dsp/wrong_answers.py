@@ -28,6 +28,17 @@ def best_scale(X, Y):
     middle = weight[-1] / 2
     return (Y / X)[order][np.searchsorted(weight, middle)]
 """
+_FOUND = """
+def found(target, waves):
+    x = torch.zeros(waves.shape[1], dtype=waves.dtype, requires_grad=True)
+    adam = torch.optim.Adam([x], lr=0.05)
+    for _ in range(200):
+        loss = method.spectral_loss({made}, target)
+        adam.zero_grad()
+        {then}
+    return {answer}
+"""
+_MADE, _STEP = "waves @ method.positive(x)", "loss.backward(); adam.step()"
 
 WRONG = {
     1: [
@@ -71,5 +82,13 @@ WRONG = {
         _SCALE.format(weight="np.cumsum(X)"),
         # The weights of least squares.
         _SCALE.format(weight="np.cumsum(X[order] ** 2)"),
+    ],
+    5: [
+        # The gradient is there, and no step is taken.
+        _FOUND.format(made=_MADE, then="loss.backward()", answer="method.positive(x)"),
+        # What is returned was never made positive.
+        _FOUND.format(made=_MADE, then=_STEP, answer="x"),
+        # The sound is made of x itself, its amplitudes of something else.
+        _FOUND.format(made="waves @ x", then=_STEP, answer="method.positive(x)"),
     ],
 }
