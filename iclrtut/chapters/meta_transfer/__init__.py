@@ -76,18 +76,18 @@ def _gamma_claims() -> Iterator[Claim]:
     for id, sentence, source, setting, paper in (
         ("gamma", "Gamma finds A -> B", "section 3.3", "N = 10", UNCHECKED),
         (
-            "gamma_large",
-            "Gamma finds A -> B among many categories",
-            "section 3.3",
-            "N = 100",
-            UNCHECKED,
-        ),
-        (
             "gamma_plain",
             "Gamma finds A -> B by plain gradient steps as well",
             "beside the paper",
             "N = 10, plain steps of rate 0.1",
             OURS,
+        ),
+        (
+            "gamma_large",
+            "Gamma finds A -> B among many categories",
+            "section 3.3",
+            "N = 100",
+            UNCHECKED,
         ),
         (
             "both_ways",

@@ -442,7 +442,7 @@ class Larger(NamedTuple):
 def where_larger_graphs_stop(run: Run) -> Larger:
     """Gamma by edge where the root of x_0 -> x_1 -> x_2 changes, three categories.
 
-    Each node weighs its parent sets apart, by (20), as in the official setting for two:
+    Each node weighs its parent sets apart, by (19), as in the official setting for two:
     whatever carries information about a node is taken as its parent, both ways round.
     """
     s: Settings = run.settings

@@ -176,7 +176,7 @@ def across_blocks(counts: Array, steps: int) -> Pair:
 
 
 def under_selection(counts: Array, laws: Tensor, steps: int) -> Pair:
-    """Put other laws on the first column, then the same on the second, (14).
+    """Put other laws on the first column, then the same on the second, (18).
 
     Args:
         counts: [P, BINS, BINS].
@@ -209,7 +209,7 @@ def _on_first(joint: Tensor, laws: Tensor, steps: int) -> float:
 
 
 def left_over(gaps: Pair) -> Array:
-    """S of (14): the sum of both gaps, [P]; 0 where they cancel but for rounding."""
+    """S of (18): the sum of both gaps, [P]; 0 where they cancel but for rounding."""
     total = gaps[0] + gaps[1]
     return np.where(np.abs(total) > 1e-9 * np.abs(gaps).sum(0), total, 0)
 
@@ -310,7 +310,7 @@ def guess(run: Run, columns: list[Pair]) -> tuple[dict[str, Array], dict[str, fl
     """Scores [P] of every method, and what explains them; no truth is used.
 
     Returns:
-        Scores by the keys of METHODS, and reasons: "rest", the median share of (14)'s
+        Scores by the keys of METHODS, and reasons: "rest", the median share of (18)'s
         sum in the two gaps that it is left over from; "flips", the share of signs of
         selection that other ties and marginals turn; "drifts", the share in which
         blocks agree with drift.
