@@ -381,14 +381,14 @@ def parts(log_p: Tensor, log_star: Tensor) -> Parts:
 
 
 def distance(before: Learner, after: Learner) -> Tensor:
-    """D: squared distance of logits, each law's less their mean, (8), [...]."""
+    """D: squared distance of logits, each law's less their mean, (7), [...]."""
     marginal, rows = (new - old for old, new in zip(before, after, strict=True))
     spread = marginal.var(-1, correction=0) * marginal.shape[-1]
     return spread + (rows.var(-1, correction=0) * rows.shape[-1]).sum(-1)
 
 
 def distances(log_p: Tensor, log_star: Tensor) -> tuple[Tensor, Tensor]:
-    """D of A -> B and of B -> A, for joints [..., N, N], (8)."""
+    """D of A -> B and of B -> A, for joints [..., N, N], (7)."""
     (a, b), (a_star, b_star) = both(log_p), both(log_star)
     return distance(a, a_star), distance(b, b_star)
 
