@@ -207,7 +207,7 @@ def test_nothing_built_is_kept():
 # Lines of code, declarations left out: what is longer has to be split.
 FOLDER, FILE = 850, 450
 # Chapters from before there was a limit; no other chapter may be added here.
-LARGE = {"meta_transfer": 1430}
+LARGE = {"meta_transfer": 1415}
 
 
 def rows(file):

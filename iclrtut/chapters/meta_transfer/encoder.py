@@ -223,7 +223,7 @@ def regret(
 ) -> Tensor:
     """R(theta_E, gamma), (11) of the encoded points: [...], nats.
 
-    Differentiable once, through the fit and the adaptation: its gradient is (13a).
+    Differentiable once, through the fit and the adaptation: its gradient is (23).
     Arguments as in `log_likelihoods`; gamma [...] as theta.
     """
     forward, backward = log_likelihoods(theta, train, transfer, steps, rate)

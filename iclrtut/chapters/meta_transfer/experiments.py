@@ -7,25 +7,25 @@ Sizes come from a run's settings; measurements are ready for `run.claim_all`.
 
 import sys
 from collections.abc import Iterable
-from functools import partial
 from itertools import product
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
+from torch.optim import SGD, RMSprop
 from tqdm import tqdm
 
-from iclrtut.chapters.meta_transfer import Settings, graphs, method
+from iclrtut.chapters.meta_transfer import Settings, graphs, method, training
 from iclrtut.chapters.meta_transfer.method import SITES
 from iclrtut.claims import Measurements
 from iclrtut.errors import BadRequest, RunFailed
 from iclrtut.metrics import share
 from iclrtut.run import Run
-from iclrtut.timing import alternate
+from iclrtut.train import Loop
 
 SURE = 0.95  # sigma(gamma) of a run that has decided
-TIE = 1e-12  # predictors closer than rounding of their terms say nothing
+LEADS = tuple(site for site in SITES if site != "marginal")
 # Episodes drawn at once where the method's loop is not the one that draws them.
 AT_ONCE = 10
 
@@ -109,36 +109,69 @@ def curves(run: Run, site: str = "cause") -> tuple[list[int], method.Curves]:
 # Gamma
 
 
+def gamma_loop(run: Run, plain: bool = False) -> tuple[training.Beliefs, Loop]:
+    """gamma in the official setting, not yet trained, and the loop that trains it.
+
+    Args:
+        run: the run.
+        plain: whether by gradient steps of `plain_rate`, not by RMSprop.
+    """
+    s: Settings = run.settings
+    draws = run.generator("gamma")
+    world = method.draw(s.runs, s.N, draws)
+    forward, backward = method.both(world.log_joint())
+    model = training.Beliefs(world.cause[:, 0], s.episodes)
+
+    def log_l(t: int) -> tuple[Tensor, Tensor]:
+        new = method.change(world, "cause", draws)
+        a, b = method.sample(new, s.steps, s.batch, draws)
+        return (
+            method.log_likelihoods(forward, a, b, s.rate).sum(1),
+            method.log_likelihoods(backward, b, a, s.rate).sum(1),
+        )
+
+    make, rate = (SGD, s.plain_rate) if plain else (RMSprop, s.gamma_rate)
+    return model, training.loop(model, log_l, make(model.parameters(), rate), draws)
+
+
 class Gamma(NamedTuple):
     """Paths of gamma from zero, by episode."""
 
     small: Tensor  # [E + 1, R], N categories
+    plain: Tensor  # the same by plain steps
     large: Tensor  # [E + 1, R'], many categories
     swapped: Tensor  # [E + 1, R], the cause is called B
 
 
-def measure_gamma(run: Run) -> tuple[Measurements, Gamma]:
+def measure_gamma(
+    run: Run, small: training.Beliefs, plain: training.Beliefs
+) -> tuple[Measurements, Gamma]:
     """The official setting: the cause changes, and gamma says which it is.
+
+    Args:
+        run: the run.
+        small, plain: trained by both loops of `gamma_loop`.
 
     Returns:
         Shares of runs that end sure and right, with the median sigma(gamma) at the
-        end as "sigma", and all paths.
+        end as "sigma" and the share on the right side as "right"; and all paths.
     """
     s: Settings = run.settings
-    sizes = {
-        "gamma": (s.runs, s.N, False),
-        "gamma_large": (s.large_runs, s.large, False),
-        "both_ways": (s.runs, s.N, True),
-    }
-    measured, paths = {}, []
+    sizes = {"gamma_large": (s.large_runs, s.large, False)}
+    sizes |= {"both_ways": (s.runs, s.N, True)}
+    paths = {"gamma": small.path, "gamma_plain": plain.path}
     for id, (runs, N, swapped) in _bar(sizes.items(), "gamma"):
         generator = run.generator(id)
         world = method.draw(runs, N, generator)
-        paths.append(_discovered(run, world, generator, swapped=swapped))
-        end = paths[-1][-1].sigmoid()
-        sure = end < 1 - SURE if swapped else end > SURE
-        measured[id] = share(sure) | {"sigma": float(end.median())}
-    return measured, Gamma(*paths)
+        paths[id] = _discovered(run, world, generator, swapped=swapped)
+    measured = {}
+    for id, path in paths.items():
+        end = path[-1].sigmoid()
+        right = 1 - end if id == "both_ways" else end
+        more = {"sigma": float(end.median())}
+        more["right"] = float((right > 0.5).double().mean())
+        measured[id] = share(right > SURE) | more
+    return measured, Gamma(*paths.values())
 
 
 def _discovered(
@@ -181,15 +214,17 @@ def measure_symmetric(run: Run) -> Measurements:
 # Dimension
 
 
-class Dimension(NamedTuple):
-    """Population steps until half of the KL is gone, by categories."""
+class Ratios(NamedTuple):
+    """B -> A over A -> B, by what is asked of them, each [..., R]."""
 
-    sizes: tuple[int, ...]
-    forward: Tensor  # int64 [sizes, R], A -> B
-    backward: Tensor  # int64 [sizes, R], B -> A
+    distance: Tensor  # D, (8)
+    steps: Tensor  # population steps until half of the KL is gone
+    unit: Tensor  # the same, once each row counts as much as a marginal
 
 
-def half_steps(learner: method.Learner, log_star: Tensor, limit: int) -> Tensor:
+def half_steps(
+    learner: method.Learner, log_star: Tensor, limit: int, weighted: bool = True
+) -> Tensor:
     """Population steps of rate 1 until KL(P* || P) is at most half, int64 [R].
 
     A rate of 1 is below twice the inverse of every curvature, so the KL only falls and
@@ -199,6 +234,7 @@ def half_steps(learner: method.Learner, log_star: Tensor, limit: int) -> Tensor:
         learner: where it starts, logits [R, I] and [R, I, J].
         log_star: the changed joint in the learner's orientation, [R, I, J].
         limit: the most steps a run may take.
+        weighted: as `method.population_gradient` takes it.
 
     Raises:
         RunFailed: some run takes more.
@@ -208,7 +244,7 @@ def half_steps(learner: method.Learner, log_star: Tensor, limit: int) -> Tensor:
     while len(left):
         n = min(2 * n, limit)
         here = method.Learner(*(part[left] for part in learner))
-        path = method.population(here, log_star[left], 1.0, n)
+        path = method.population(here, log_star[left], 1.0, n, weighted)
         steps[left] = (path > path[0] / 2).sum(0)
         left = left[path[-1] > path[0] / 2]
         if len(left) and n == limit:
@@ -219,12 +255,25 @@ def half_steps(learner: method.Learner, log_star: Tensor, limit: int) -> Tensor:
     return steps
 
 
-def measure_dimension(run: Run) -> tuple[Measurements, Dimension]:
-    """The ratio of steps to half the KL, B -> A over A -> B, against N.
+def _ratios(shifted: Shift) -> Ratios:
+    log_p, log_star = shifted[:2]
+    limit, D = 100 * log_p.shape[-1], method.distances(log_p, log_star)
+    taken = []
+    for weighted in (True, False):
+        starts = zip(method.both(log_p), (log_star, log_star.mT), strict=True)
+        ahead, behind = (half_steps(*start, limit, weighted) for start in starts)
+        taken.append(behind / ahead.double())
+    return Ratios(D[1] / D[0], *taken)
+
+
+def measure_dimension(run: Run) -> tuple[Measurements, Ratios]:
+    """How the ratios B -> A over A -> B grow with N, when the cause changes.
 
     Returns:
-        The slope by least squares of the log of the median ratio on log N, with the
-        median ratios as "n5", "n10", ...; and the steps.
+        "slope_one": how far the slope (least squares, logs of median ratios on log N)
+        of the ratio of steps is from one, with the "slope" and the median ratios as
+        "n5", "n10", ...; "row_weight": the slope once the rows' weight is taken away.
+        And all ratios, [sizes, R].
 
     Raises:
         BadRequest: fewer than two sizes.
@@ -233,72 +282,86 @@ def measure_dimension(run: Run) -> tuple[Measurements, Dimension]:
     s: Settings = run.settings
     if len(s.sizes) < 2:
         raise BadRequest(f"sizes are {s.sizes}: a slope needs at least two.")
-    taken = []
-    for N in _bar(s.sizes, "dimension"):
-        shifted = shift(run.generator(f"dimension {N}"), s.size_runs, N, 1)
-        stars = shifted.log_star, shifted.log_star.mT
-        starts = zip(method.both(shifted.log_p), stars, strict=True)
-        taken.append([half_steps(*start, 100 * N) for start in starts])
-    forward, backward = map(torch.stack, zip(*taken, strict=True))
-    ratio = (backward / forward.double()).median(1)[0].tolist()
-    ratios = {f"n{N}": r for N, r in zip(s.sizes, ratio, strict=True)}
-    slope = float(np.polyfit(np.log(s.sizes), np.log(ratio), 1)[0])
-    measured = {"dimension": {"value": slope, **ratios}}
-    return measured, Dimension(s.sizes, forward, backward)
+    every = [
+        _ratios(shift(run.generator(f"dimension {N}"), s.size_runs, N, 1))
+        for N in _bar(s.sizes, "dimension")
+    ]
+    ratios = Ratios(*map(torch.stack, zip(*every, strict=True)))
+    slopes, medians = [], []
+    for part in (ratios.steps, ratios.unit):
+        medians.append(part.quantile(0.5, 1).tolist())
+        slopes.append(float(np.polyfit(np.log(s.sizes), np.log(medians[-1]), 1)[0]))
+    at = [{f"n{N}": r for N, r in zip(s.sizes, each, strict=True)} for each in medians]
+    measured = {
+        "slope_one": {"value": abs(slopes[0] - 1), "slope": slopes[0], **at[0]},
+        "row_weight": {"value": slopes[1], **at[1]},
+    }
+    return measured, ratios
+
+
+def reversal(run: Run) -> dict[str, list[float]]:
+    """Median ratios (`Ratios`) at N categories, by what changes."""
+    s: Settings = run.settings
+    found = {}
+    for site in ("cause", "effect", "mechanism"):
+        shifted = shift(run.generator(f"reversal {site}"), s.size_runs, s.N, 1, site)
+        found[site] = [float(part.quantile(0.5)) for part in _ratios(shifted)]
+    return found
 
 
 # Whatever changes
 
 
-def measure_any_site(run: Run) -> Measurements:
+def measure_whatever(run: Run) -> Measurements:
     """Gamma when the effect or the mechanism changes, flat and sparse rows.
 
     Returns:
-        Shares of runs with sigma(gamma) above 1/2 at the end, and the median as
-        "sigma".
+        Shares of runs that end sure of A -> B, as in `measure_gamma`; with the median
+        as "sigma", and the share that end as sure of B -> A as "reversed".
     """
     s: Settings = run.settings
     measured, laws = {}, {"": 1.0, "_sparse": 1 / s.N}
-    for law, site in _bar(list(product(laws, ("effect", "mechanism"))), "any site"):
-        id, rows = f"any_site_{site}{law}", laws[law]
+    for law, site in _bar(list(product(laws, ("effect", "mechanism"))), "whatever"):
+        id, rows = f"whatever_{site}{law}", laws[law]
         generator = run.generator(id)
         world = method.draw(s.site_runs, s.N, generator, rows)
         path = _discovered(run, world, generator, site=site, rows=rows)
         end = path[-1].sigmoid()
-        measured[id] = share(end > 0.5) | {"sigma": float(end.median())}
+        more = {"reversed": float((end < 1 - SURE).double().mean())}
+        measured[id] = share(end > SURE) | {"sigma": float(end.median())} | more
     return measured
 
 
-class Predictors(NamedTuple):
+class Leaders(NamedTuple):
     """Shares of runs, by what changes and by the law of the rows."""
 
     sites: tuple[str, ...]
-    right: dict[str, Tensor]  # predictor -> [sites, laws], ties count half
+    right: dict[str, Tensor]  # predictor -> [sites, laws]
     leads: Tensor  # [sites, laws], share of runs in which A -> B is ahead
 
 
-def measure_predictors(run: Run) -> tuple[Measurements, Predictors]:
+def measure_leaders(run: Run) -> tuple[Measurements, Leaders]:
     """Who leads after examples one by one, and which of D, (5), (6) said so.
 
     By D the nearer learner leads, by (5) the one whose first step gains more, by (6)
-    the one with more of the shift in its marginal. When B is cut off and keeps its
+    the one with more of the shift in its marginal. Where B is cut off and keeps its
     marginal, (6) compares 0 with 0 and (5) the same sum of (P(a,b) - P(a) P(b))^2 with
-    itself: such a tie counts half. Rows are drawn flat, then sparse.
+    itself, so that change is left out. Rows are drawn flat, then sparse.
     """
     s: Settings = run.settings
-    laws, generator = (1.0, 1 / s.N), run.generator("predictors")
-    size, shape = (s.predictor_runs, s.N, s.predictor_at), (len(SITES), len(laws), -1)
-    shifts = [shift(generator, *size, site, law) for site, law in product(SITES, laws)]
+    laws, generator = (1.0, 1 / s.N), run.generator("leaders")
+    size, shape = (s.predictor_runs, s.N, s.predictor_at), (len(LEADS), len(laws), -1)
+    shifts = [shift(generator, *size, site, law) for site, law in product(LEADS, laws)]
     shifted = Shift(*map(torch.cat, zip(*shifts, strict=True)))
     gap = method.learning_curves(*shifted, s.predictor_rate, [s.predictor_at]).gap[0]
     right = {
-        name: _agreement(prediction, gap).view(shape)
+        name: (prediction.sign() == gap.sign()).double().view(shape)
         for name, prediction in predictions(shifted.log_p, shifted.log_star).items()
     }
-    measured = {f"predictor_{name}": share(x) for name, x in right.items()}
+    measured = {f"leader_{name}": share(x) for name, x in right.items()}
     means = {name: x.mean(2) for name, x in right.items()}
     leads = (gap > 0).double().view(shape).mean(2)
-    return measured, Predictors(SITES, means, leads)
+    return measured, Leaders(LEADS, means, leads)
 
 
 def predictions(log_p: Tensor, log_star: Tensor) -> dict[str, Tensor]:
@@ -313,12 +376,6 @@ def predictions(log_p: Tensor, log_star: Tensor) -> dict[str, Tensor]:
         "step": steep[0] - steep[1],
         "parts": split.cause - split.effect,
     }
-
-
-def _agreement(prediction: Tensor, gap: Tensor) -> Tensor:
-    """1 where the signs agree, 0 where they differ, 1/2 where one of them is none."""
-    tie = prediction.abs() < TIE
-    return (1 + prediction.sign().masked_fill(tie, 0) * gap.sign()) / 2
 
 
 # Where it breaks
@@ -370,42 +427,6 @@ def where_it_breaks(run: Run) -> Breaks:
     )
 
 
-# Growth
-
-
-class Growth(NamedTuple):
-    """Seconds that both learners' episodes take, against one size at a time."""
-
-    name: str  # "runs", "N" or "steps"
-    sizes: tuple[int, ...]
-    seconds: tuple[float, ...]
-
-
-def growth(run: Run) -> list[Growth]:
-    """Time `deltas` against runs, categories and steps; the others as in the settings.
-
-    The shortest of five calls, after one that is not counted.
-    """
-    s: Settings = run.settings
-    g, results = run.generator("growth"), []
-    grids = {
-        "runs": tuple(4**k for k in range(6) if 4**k <= 4 * s.runs),
-        "N": s.sizes,
-        "steps": (1, 2, 4, 8, 16),
-    }
-    for name, sizes in grids.items():
-        arms = {}
-        for size in sizes:
-            now = s._replace(**{name: size})
-            world = method.draw(now.runs, now.N, g)
-            examples = method.sample(world, now.steps, s.batch, g)
-            inputs = world.log_joint(), *examples, s.rate
-            arms[str(size)] = partial(method.deltas, *inputs)
-        times = alternate(arms, rounds=5)
-        results.append(Growth(name, sizes, tuple(map(min, times.values()))))
-    return results
-
-
 # A chain of three variables
 
 
@@ -421,7 +442,7 @@ class Larger(NamedTuple):
 def where_larger_graphs_stop(run: Run) -> Larger:
     """Gamma by edge where the root of x_0 -> x_1 -> x_2 changes, three categories.
 
-    Each node weighs its parent sets apart, by (14), as in the official setting for two:
+    Each node weighs its parent sets apart, by (19), as in the official setting for two:
     whatever carries information about a node is taken as its parent, both ways round.
     """
     s: Settings = run.settings

@@ -1,4 +1,4 @@
-"""More than two variables: beliefs in the edges of a graph, equation (14).
+"""More than two variables: beliefs in the edges of a graph, equation (19).
 
 A graph on d nodes is bool [..., d, d]; an edge [i, j] says that j is a parent of i. A
 node's sets of possible parents are numbered as in `parent_sets`. Numbers in brackets
@@ -73,7 +73,7 @@ def how_many(most: int = 6) -> list[Count]:
 
 
 def edge_slope(gamma: Tensor, log_likelihoods: Tensor) -> Tensor:
-    """dR/dgamma_ij = sigma(gamma_ij) - P(edge | data), node by node, (14).
+    """dR/dgamma_ij = sigma(gamma_ij) - P(edge | data), node by node, (19).
 
     Args:
         gamma: logits of independent edges, [..., d, d]; the diagonal is not used.
@@ -150,7 +150,7 @@ def _places(d: int, K: int) -> Tensor:
 
 
 def mass(joint: Tensor, graph: Tensor) -> Tensor:
-    """The sum over all values of prod_i P(x_i | parents), [R]; 1 if acyclic, (14a).
+    """The sum over all values of prod_i P(x_i | parents), [R]; 1 if acyclic, (19a).
 
     Args:
         joint: log P(x_1, ..., x_d), [R, K, ..., K].

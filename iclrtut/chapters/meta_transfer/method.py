@@ -381,14 +381,14 @@ def parts(log_p: Tensor, log_star: Tensor) -> Parts:
 
 
 def distance(before: Learner, after: Learner) -> Tensor:
-    """D: squared distance of logits, each law's less their mean, (8), [...]."""
+    """D: squared distance of logits, each law's less their mean, (7), [...]."""
     marginal, rows = (new - old for old, new in zip(before, after, strict=True))
     spread = marginal.var(-1, correction=0) * marginal.shape[-1]
     return spread + (rows.var(-1, correction=0) * rows.shape[-1]).sum(-1)
 
 
 def distances(log_p: Tensor, log_star: Tensor) -> tuple[Tensor, Tensor]:
-    """D of A -> B and of B -> A, for joints [..., N, N], (8)."""
+    """D of A -> B and of B -> A, for joints [..., N, N], (7)."""
     (a, b), (a_star, b_star) = both(log_p), both(log_star)
     return distance(a, a_star), distance(b, b_star)
 
@@ -406,7 +406,13 @@ def first_step(log_p: Tensor, log_star: Tensor) -> tuple[Tensor, Tensor]:
     return gains[0], gains[1]
 
 
-def population(learner: Learner, log_star: Tensor, rate: float, steps: int) -> Tensor:
+def population(
+    learner: Learner,
+    log_star: Tensor,
+    rate: float,
+    steps: int,
+    weighted: bool = True,
+) -> Tensor:
     """KL(P* || P) along population steps, [steps + 1, ...]; no example is drawn.
 
     Args:
@@ -414,26 +420,30 @@ def population(learner: Learner, log_star: Tensor, rate: float, steps: int) -> T
         log_star: the changed joint in the learner's orientation, [..., I, J].
         rate: of gradient descent on the expected negative log-likelihood.
         steps: how many.
+        weighted: as `population_gradient` takes it.
     """
     star = learn(log_star)
     path = [kl(log_star, learner.log_joint())]
     for _ in range(steps):
-        step = population_gradient(learner, star)
+        step = population_gradient(learner, star, weighted)
         learner = Learner(*(s - rate * g for s, g in zip(learner, step, strict=True)))
         path.append(kl(log_star, learner.log_joint()))
     return torch.stack(path)
 
 
-def population_gradient(here: Learner, star: Learner) -> Learner:
+def population_gradient(here: Learner, star: Learner, weighted: bool = True) -> Learner:
     """Gradient of the expected negative log-likelihood under `star`, (2).
 
     Args:
         here: logits [..., I] and [..., I, J].
         star: the learner of the changed joint, normalised, of the same shapes.
+        weighted: whether a row counts as often as it is met, P*(a); otherwise all rows
+            count as much as the marginal, which shows what the weight does, (10).
     """
     p = star.marginal.exp()
     rows = here.rows.softmax(-1) - star.rows.exp()
-    return Learner(here.marginal.softmax(-1) - p, p[..., None] * rows)
+    weight = p[..., None] if weighted else 1.0
+    return Learner(here.marginal.softmax(-1) - p, weight * rows)
 
 
 class Curves(NamedTuple):
@@ -599,6 +609,7 @@ def discover(
 # Two columns of your own
 
 LEAST_ROWS, ROWS_A_CELL = 30, 5  # of a part, and of `before` for each cell of a table
+MOST_BINS = 10
 STEPS, RESAMPLES = 20, 1000
 Array = NDArray[Any]
 
@@ -613,9 +624,10 @@ class Answer(NamedTuple):
     """Which direction adapts faster, and what that is worth.
 
     Attributes:
-        direction: "first -> second" or "second -> first".
-        share: of resamples in which it does.
-        gap: how far it is ahead: nats an example, the mean over 20 steps.
+        direction: "first -> second" or "second -> first"; "undecided" where the
+            interval of the gap contains zero.
+        share: of resamples in which the direction ahead is ahead.
+        gap: how far first -> second is ahead: nats an example, the mean over 20 steps.
         low, high: 95 % interval of the gap.
         drift: KL that the first and the second column's own law moved, in nats.
         p: chance of so large a shift between two random parts.
@@ -632,21 +644,31 @@ class Answer(NamedTuple):
     @property
     def summary(self) -> str:
         """All that in words, with what it does not imply."""
-        source, _, target = self.direction.split()
         more = "first" if self.drift[0] >= self.drift[1] else "second"
+        numbers = f"{self.gap:.2g} nats an example (95 %: {self.low:.2g} to "
+        numbers += f"{self.high:.2g})"
+        drifted = (
+            f"The {more} column drifted more, and in real columns it was nearly always "
+            "that column's direction which led."
+        )
+        if self.direction == "undecided":
+            return (
+                f"Undecided: first -> second is ahead by {numbers}, an interval that "
+                f"contains zero, so neither direction adapts faster. {drifted}"
+            )
+        source, _, target = self.direction.split()
         return (
-            f"{self.direction} adapts faster, in {self.share:.0%} of resamples, by "
-            f"{self.gap:.2g} nats an example (95 %: {self.low:.2g} to {self.high:.2g})."
-            " If the shift changed the law of the cause and nothing else, this says "
-            f"that the {source} column is the cause. If it changed the effect or the "
-            "mechanism, the lead says nothing, or points the wrong way, and the "
-            f"{target} column may be the cause; two columns cannot tell. The {more} "
-            "column drifted more, which alone often decides who leads."
+            f"{self.direction} adapts faster, in {self.share:.0%} of resamples; first "
+            f"-> second is ahead by {numbers}. If the shift changed the distribution "
+            f"of the cause and nothing else, this says that the {source} column is the "
+            "cause. If it changed the effect or the mechanism, the lead says nothing, "
+            f"or points the wrong way, and the {target} column may be the cause; two "
+            f"columns cannot tell. {drifted}"
         )
 
 
 def compare(
-    before: ArrayLike, after: ArrayLike, bins: int = 10, seed: int = 0
+    before: ArrayLike, after: ArrayLike, bins: int | None = None, seed: int = 0
 ) -> Answer:
     """Say which direction adapts faster when two columns shift.
 
@@ -658,7 +680,8 @@ def compare(
     Args:
         before: observational rows [n, 2], finite numbers.
         after: rows [m, 2] from after something changed.
-        bins: most categories of a column.
+        bins: most categories of a column; by default as many as leave five rows of
+            `before` to each cell, from 2 to 10.
         seed: of the resamples, and of a permutation test for a shift.
 
     Raises:
@@ -675,13 +698,13 @@ def compare(
         )
     start, star = (_resampled(c, rng) for c in counts)
     lead = population_curves(start, star, 1.0, STEPS).gap[1:].mean(0).numpy()
-    ahead = lead if lead[0] >= 0 else -lead
-    low, high = np.quantile(ahead[1:], (0.025, 0.975)).tolist()
+    low, high = np.quantile(lead[1:], (0.025, 0.975)).tolist()
+    direction = "first -> second" if lead[0] >= 0 else "second -> first"
     moved = parts(start[0], star[0])
     return Answer(
-        direction="first -> second" if lead[0] >= 0 else "second -> first",
-        share=float((ahead[1:] > 0).mean()),
-        gap=float(ahead[0]),
+        direction=direction if low > 0 or high < 0 else "undecided",
+        share=float((np.sign(lead[1:]) == np.sign(lead[0])).mean()),
+        gap=float(lead[0]),
         low=low,
         high=high,
         drift=(moved.cause.item(), moved.effect.item()),
@@ -709,8 +732,10 @@ def _columns(part: ArrayLike, name: str) -> Array:
     return rows.astype(np.float64)
 
 
-def _counts(before: Array, after: Array, bins: int) -> list[Array]:
+def _counts(before: Array, after: Array, bins: int | None) -> list[Array]:
     """How many rows of each part fall into each cell, [first, second]."""
+    if bins is None:
+        bins = min(MOST_BINS, int((len(before) / ROWS_A_CELL) ** 0.5))
     if not bins >= 2:
         raise BadRequest(f"bins is {bins}: give at least 2.")
     n, codes = len(before), _coded(np.concatenate([before, after]), bins)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.polynomial import Polynomial
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import digamma, entr
+from scipy.special import digamma
 from torch import Tensor
 
 from iclrtut import data
@@ -28,8 +28,7 @@ from iclrtut.chapters.meta_transfer.method import (
 from iclrtut.claims import Measurements
 from iclrtut.errors import BadRequest
 from iclrtut.intervals import Interval
-from iclrtut.ledger import number
-from iclrtut.run import Run, Table
+from iclrtut.run import Run
 
 BINS = 10
 RATE = 1.0  # of the population steps
@@ -39,7 +38,6 @@ METHODS = {
     "selection": "adaptation, one column's law selected",
     "blocks": "adaptation, blocks of rows",
     "shuffled": "adaptation, blocks of shuffled rows",
-    "widths": "as the first, bins of equal width",
     "coin": "a coin",
     "igci": "entropies (IGCI)",
     "noise": "additive noise",
@@ -128,11 +126,6 @@ def by_rank(column: Array, rng: Rng) -> Array:
     return rank * BINS // len(column)
 
 
-def by_width(column: Array) -> Array:
-    """Each row in one of BINS bins of equal width, int64."""
-    return np.minimum((_scaled(column) * BINS).astype(np.int64), BINS - 1)
-
-
 def ranked(columns: list[Pair], rng: Rng) -> list[Pair]:
     """Both columns of each pair, by rank."""
     first = [by_rank(x, rng) for x, _ in columns]
@@ -183,7 +176,7 @@ def across_blocks(counts: Array, steps: int) -> Pair:
 
 
 def under_selection(counts: Array, laws: Tensor, steps: int) -> Pair:
-    """Put other laws on the first column, then the same on the second, (15).
+    """Put other laws on the first column, then the same on the second, (18).
 
     Args:
         counts: [P, BINS, BINS].
@@ -216,7 +209,7 @@ def _on_first(joint: Tensor, laws: Tensor, steps: int) -> float:
 
 
 def left_over(gaps: Pair) -> Array:
-    """S of (15): the sum of both gaps, [P]; 0 where they cancel but for rounding."""
+    """S of (18): the sum of both gaps, [P]; 0 where they cancel but for rounding."""
     total = gaps[0] + gaps[1]
     return np.where(np.abs(total) > 1e-9 * np.abs(gaps).sum(0), total, 0)
 
@@ -317,16 +310,14 @@ def guess(run: Run, columns: list[Pair]) -> tuple[dict[str, Array], dict[str, fl
     """Scores [P] of every method, and what explains them; no truth is used.
 
     Returns:
-        Scores by the keys of METHODS, and reasons: "rest", the median share of (15)'s
+        Scores by the keys of METHODS, and reasons: "rest", the median share of (18)'s
         sum in the two gaps that it is left over from; "flips", the share of signs of
-        selection that other ties and marginals turn; "entropies", the share of pairs
-        in which bins of equal width put ahead the column of lower entropy; "drifts",
-        the share in which blocks agree with drift.
+        selection that other ties and marginals turn; "drifts", the share in which
+        blocks agree with drift.
     """
     s: Settings = run.settings
     steps, P = s.pair_steps, len(columns)
     codes, other = (ranked(columns, run.rng(name)) for name in ("ties", "other ties"))
-    widths = tables([(by_width(x), by_width(y)) for x, y in columns])[:, 0]
 
     def select(counts: Array, name: str) -> Pair:
         generator = run.generator(name, "cpu")
@@ -341,7 +332,6 @@ def guess(run: Run, columns: list[Pair]) -> tuple[dict[str, Array], dict[str, fl
         "selection": left_over(gaps),
         "blocks": blocks,
         "shuffled": across_blocks(mixed, steps)[0],
-        "widths": left_over(select(widths, "laws")),
         "coin": run.rng("coin").choice([-1.0, 1.0], P),
         "igci": igci(columns),
         "noise": additive_noise(columns, s.rows, run.rng("noise")),
@@ -352,7 +342,6 @@ def guess(run: Run, columns: list[Pair]) -> tuple[dict[str, Array], dict[str, fl
     reasons = {
         "rest": float(np.median(rest)),
         "flips": 1 - _agreement(scores["selection"], again),
-        "entropies": _agreement(scores["widths"], _less_even(widths)),
         "drifts": _agreement(blocks, drift),
     }
     return scores, reasons
@@ -360,13 +349,6 @@ def guess(run: Run, columns: list[Pair]) -> tuple[dict[str, Array], dict[str, fl
 
 def _agreement(one: Array, other: Array) -> float:
     return float((np.sign(one) == np.sign(other)).mean())
-
-
-def _less_even(counts: Array) -> Array:
-    """Entropy of the second binned column less that of the first, [P], in nats."""
-    joint = counts / counts.sum((1, 2), keepdims=True)
-    gap: Array = entr(joint.sum(1)).sum(1) - entr(joint.sum(2)).sum(1)
-    return gap
 
 
 def accuracy(
@@ -399,23 +381,6 @@ class Method(NamedTuple):
     unsorted: Interval
 
 
-class Example(NamedTuple):
-    """The first pair, and how both learners adapt from block to block.
-
-    Attributes:
-        cause, effect: columns [n].
-        names: of the two.
-        causal, anticausal: KL of the learner cause -> effect and of the other, the
-            mean over the blocks, [steps + 1], in nats.
-    """
-
-    cause: Array
-    effect: Array
-    names: tuple[str, str]
-    causal: Array
-    anticausal: Array
-
-
 class Verdict(NamedTuple):
     """What `measure_pairs` measured.
 
@@ -425,35 +390,19 @@ class Verdict(NamedTuple):
         reasons: as `guess` gives them, and "by_cause" and "by_effect", how many pairs
             are sorted by either.
         pairs: how many there are.
-        example: to draw.
     """
 
     claims: Measurements
     methods: dict[str, Method]
     reasons: dict[str, float]
     pairs: int
-    example: Example
-
-    def table(self) -> Table:
-        """Weighted accuracy of every method, with and without the sorted pairs."""
-        head = ["method", f"all {self.pairs} pairs", "95 %", "without sorted", "95 %"]
-        rows = [
-            [METHODS[key], *_cells(method.everywhere), *_cells(method.unsorted)]
-            for key, method in self.methods.items()
-        ]
-        return Table(head, rows)
-
-
-def _cells(interval: Interval) -> list[str]:
-    mean, low, high = map(number, interval)
-    return [mean, f"{low} to {high}"]
 
 
 def measure_pairs(run: Run) -> Verdict:
     """Let every method guess the cause of real pairs, then compare with the truth.
 
     Claims hold "value", the weighted accuracy, with "low" and "high", its interval over
-    data sets, "pairs" (all) and "judged" (without those left out); for pairs_drift they
+    data sets, "pairs" (all) and "judged" (without those left out); for real_drift they
     are of the difference.
     """
     pairs = load_pairs(run)
@@ -471,27 +420,16 @@ def measure_pairs(run: Run) -> Verdict:
         key: Method(z, evaluated(z, every), evaluated(z, kept))
         for key, z in right.items()
     }
-    intervals = {f"pairs_{key}": methods[key].everywhere for key in list(METHODS)[:3]}
-    intervals["pairs_unsorted"] = methods["blocks"].unsorted
-    intervals["pairs_drift"] = evaluated(right["blocks"] - right["drift"], every)
+    intervals = {f"real_{key}": methods[key].everywhere for key in list(METHODS)[:3]}
+    intervals["real_unsorted"] = methods["blocks"].unsorted
+    intervals["real_drift"] = evaluated(right["blocks"] - right["drift"], every)
     claims = {
         id: {"value": mean, "low": low, "high": high}
         | {"pairs": float(len(kept)), "judged": float(len(kept))}
         for id, (mean, low, high) in intervals.items()
     }
-    claims["pairs_unsorted"]["judged"] = float(kept.sum())
+    claims["real_unsorted"]["judged"] = float(kept.sum())
     ordered[pairs.side < 0] = ordered[pairs.side < 0, ::-1]  # causes first
     by_cause, by_effect = ordered.sum(0).tolist()
     reasons |= {"by_cause": float(by_cause), "by_effect": float(by_effect)}
-    return Verdict(claims, methods, reasons, len(kept), _example(run, pairs))
-
-
-def _example(run: Run, pairs: Pairs) -> Example:
-    turn = int(pairs.side[0])
-    (x, y), (cause, effect) = pairs.columns[0][::turn], pairs.names[0][::turn]
-    codes = ranked([(x, y)], run.rng("ties of the example"))
-    counts = tables(codes, run.settings.blocks)[0]
-    start, star = smoothed(counts.sum(0) - counts), smoothed(counts)
-    curves = population_curves(start, star, RATE, run.settings.pair_steps)
-    causal, anticausal = (path.mean(1).numpy() for path in curves)
-    return Example(x, y, (cause, effect), causal, anticausal)
+    return Verdict(claims, methods, reasons, len(kept))

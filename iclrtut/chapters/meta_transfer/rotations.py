@@ -8,23 +8,24 @@ Numbers in brackets are equations of the chapter; sizes come from a run's settin
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.optim import Adam, Optimizer, RMSprop
+from torch.optim import Adam, RMSprop
 
 from iclrtut.chapters.meta_transfer import Settings, method
 from iclrtut.chapters.meta_transfer.encoder import log_likelihoods, nearest, rotate
+from iclrtut.chapters.meta_transfer.training import Beliefs, loop, train
 from iclrtut.claims import Measurements
 from iclrtut.metrics import share
 from iclrtut.run import Run
-from iclrtut.train import Loop, Schedule, constant, cosine, fit
+from iclrtut.train import Loop, constant, cosine
 
 SPAN, KNOTS = 8.0, 8  # the curve: knots on -8 to 8, as high as they are wide
 SPREAD, FARTHEST = 2.0, 4.0  # A's deviation, and how far its mean moves
 RIGHT = math.pi / 2
+NEAR = 5.0  # degrees, within which a solution is found
 ANGLES = 4  # of a landscape, evaluated at once
 # Of Adam: networks before the episodes, during them, and as they adapt; the encoder.
 FIT_RATE, REFIT_RATE, ADAPT_RATE, ROTOR_RATE = 1e-2, 1e-2, 1e-3, 1e-2
@@ -133,56 +134,27 @@ class Paths(NamedTuple):
     leads: Tensor
 
 
-class Encoder(nn.Module):
+class Encoder(Beliefs):
     """theta and gamma, which are trained, networks if any, and the paths so far."""
 
+    thetas: Tensor
+
     def __init__(self, theta: Tensor, episodes: int, weights: Tensor | None = None):
-        super().__init__()
+        super().__init__(theta, episodes)
         self.theta = nn.Parameter(theta.clone())
-        self.gamma = nn.Parameter(torch.zeros_like(theta))
-        self.path: Tensor
-        self.register_buffer("path", theta.new_zeros(3, episodes, *theta.shape))
+        self.register_buffer("thetas", theta.new_zeros(episodes, *theta.shape))
         if weights is not None:
             self.weights = nn.Parameter(weights.clone())
 
-    def regret(self, t: int, log_l: Tensor, n: int) -> Tensor:
-        """Mean regret, (11), of log-likelihoods [2, ...] of n examples, in nats.
+    @torch.no_grad()
+    def note(self, t: int, delta: Tensor) -> None:
+        super().note(t, delta)
+        self.thetas[t] = self.theta
 
-        What episode t begins with, and its lead, go into the paths.
-        """
-        lead = (log_l[0] - log_l[1]) / n
-        self.path[:, t] = torch.stack([self.theta, self.gamma, lead]).detach()
-        return method.regret(self.gamma, log_l[0], log_l[1]).mean()
-
-    def paths(self, turn: Tensor) -> Paths:
-        """All paths, once every episode is over; turn is theta_D [W]."""
-        end = torch.stack([self.theta, self.gamma]).detach()[:, None]
-        thetas, gammas = torch.cat([self.path[:2], end], 1)
-        return Paths(turn, thetas, gammas, self.path[2])
-
-
-def _descend(
-    run: Run,
-    loss_at: Callable[[int], Tensor],
-    optimizer: Optimizer,
-    steps: int,
-    *,
-    model: nn.Module,
-    data: Generator,
-    name: str,
-    schedule: Schedule | list[Schedule] = constant,
-) -> None:
-    """Train a model on fresh data; `name` is of the checkpoint and the progress bar."""
-
-    def step(t: int) -> dict[str, Tensor]:
-        loss = loss_at(t)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return {"loss": loss}
-
-    loop = Loop(step, optimizer, {"model": model, "data": data}, schedule)
-    fit(loop, steps, folder=run.folder, name=name, every=run.settings.every)
+    def paths(self, turn: Tensor, n: int) -> Paths:
+        """All paths, after every episode of n examples; turn is theta_D [W]."""
+        thetas = torch.cat([self.thetas, self.theta.detach()[None]])
+        return Paths(turn, thetas, self.path, self.deltas / n)
 
 
 def train_encoder(run: Run, worlds: Worlds) -> Paths:
@@ -200,10 +172,9 @@ def train_encoder(run: Run, worlds: Worlds) -> Paths:
     model = Encoder(theta.to(run.device)[:, None].repeat(1, len(worlds.turn)), E)
     data = run.generator("encoder")
 
-    def loss_at(t: int) -> Tensor:
+    def log_l(t: int) -> Tensor:
         points = episode(s, worlds, data)
-        log_l = log_likelihoods(model.theta, *points, s.encoder_steps, s.encoder_rate)
-        return model.regret(t, log_l, s.transfer)
+        return log_likelihoods(model.theta, *points, s.encoder_steps, s.encoder_rate)
 
     optimizer = Adam(
         [
@@ -211,17 +182,9 @@ def train_encoder(run: Run, worlds: Worlds) -> Paths:
             {"params": [model.gamma], "lr": s.encoder_gamma_rate},
         ]
     )
-    _descend(
-        run,
-        loss_at,
-        optimizer,
-        E,
-        model=model,
-        data=data,
-        name="encoder",
-        schedule=[cosine(E), constant],
-    )
-    return model.paths(worlds.turn)
+    descent = loop(model, log_l, optimizer, data, [cosine(E), constant])
+    train(run, descent, E, "encoder")
+    return model.paths(worlds.turn, s.transfer)
 
 
 @torch.no_grad()
@@ -249,9 +212,9 @@ def measure_encoder(paths: Paths, regrets: Tensor) -> Measurements:
         regrets: on fresh episodes, [S, W].
 
     Returns:
-        "encoder_one": the first start within 2 degrees of a solution; "degrees" is the
-        median, and "any" the share over all starts. "encoder_best": the start with the
-        lowest regret within 5 degrees. "encoder_sign": its gamma has the sign that the
+        "encoder_start": the first start within 5 degrees of a solution; "degrees" is
+        the median, and "any" the share over all starts. "encoder_four": the start with
+        the lowest regret, as near. "encoder_sign": its gamma has the sign that the
         nearest solution asks for.
     """
     away, sign = nearest(paths.thetas[-1], paths.turn)  # [S, W]
@@ -259,10 +222,11 @@ def measure_encoder(paths: Paths, regrets: Tensor) -> Measurements:
     chosen, wanted, gamma = (
         x.gather(0, best)[0] for x in (away, sign, paths.gammas[-1])
     )
-    one = {"degrees": float(away[0].median()), "any": float((away < 2).double().mean())}
+    near = away < NEAR
+    one = {"degrees": float(away[0].median()), "any": float(near.double().mean())}
     return {
-        "encoder_one": share(away[0] < 2) | one,
-        "encoder_best": share(chosen < 5) | {"degrees": float(chosen.median())},
+        "encoder_start": share(near[0]) | one,
+        "encoder_four": share(chosen < NEAR) | {"degrees": float(chosen.median())},
         "encoder_sign": share(gamma.sign() == wanted),
     }
 
@@ -312,14 +276,14 @@ def measure_landscape(land: Landscape) -> dict[str, float]:
     """Where the greatest likelihood lies, over all angles and both directions.
 
     Returns:
-        Shares of worlds: "value", within 3 degrees of a solution, with "successes" and
+        Shares of worlds: "value", within 5 degrees of a solution, with "successes" and
         "trials"; "sign", in the direction that is right there.
     """
     both = torch.stack([land.forward, land.backward])
     top = both.flatten(0, 1).argmax(0)  # [W]
     away, sign = nearest(land.angles[top % len(land.angles)], land.turn)
     right = (top < len(land.angles)) == (sign > 0)
-    return share(away < 3) | {"sign": float(right.double().mean())}
+    return share(away < NEAR) | {"sign": float(right.double().mean())}
 
 
 # Mixture density networks
@@ -440,16 +404,18 @@ def fit_networks(run: Run, worlds: Worlds, theta: Tensor, name: str) -> Tensor:
     model = nn.ParameterDict({"weights": nn.Parameter(first)})
     zero = torch.zeros_like(worlds.turn)
 
-    def loss_at(t: int) -> Tensor:
+    adam = Adam(model.parameters(), FIT_RATE)
+
+    def step(t: int) -> dict[str, Tensor]:
         points = draw(worlds, zero, s.mixture_batch, data)
         x, y = (part[..., 0, :] for part in _encoded(theta, points, 1))
-        log_p = network(model["weights"], x, K).log_density(y)
-        return -log_p.mean(-1).sum() / W
+        loss = -network(model["weights"], x, K).log_density(y).mean(-1).sum() / W
+        adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+        return {"loss": loss}
 
-    adam = Adam(model.parameters(), FIT_RATE)
-    _descend(
-        run, loss_at, adam, T, model=model, data=data, name=name, schedule=cosine(T)
-    )
+    train(run, Loop(step, adam, {"model": model, "data": data}, cosine(T)), T, name)
     fitted: Tensor = model["weights"].detach()
     return fitted
 
@@ -485,17 +451,14 @@ def train_multimodal_gamma(
     data, n = run.generator(name), s.mixture_steps * s.mixture_batch
     model = Encoder(-worlds.turn, s.mixture_episodes, weights)
 
-    def loss_at(t: int) -> Tensor:
+    def log_l(t: int) -> Tensor:
         points = draw(worlds, new_means(worlds, data, changed), n, data)
         theta = model.theta.detach()
-        log_l = _network_likelihoods(s, model.weights, theta, points, s.mixture_steps)
-        return model.regret(t, log_l, n)
+        return _network_likelihoods(s, model.weights, theta, points, s.mixture_steps)
 
     optimizer = RMSprop([model.gamma], s.gamma_rate)
-    _descend(
-        run, loss_at, optimizer, s.mixture_episodes, model=model, data=data, name=name
-    )
-    return model.paths(worlds.turn)
+    train(run, loop(model, log_l, optimizer, data), s.mixture_episodes, name)
+    return model.paths(worlds.turn, n)
 
 
 def train_multimodal_encoder(run: Run, worlds: Worlds, weights: Tensor) -> Paths:
@@ -510,45 +473,19 @@ def train_multimodal_encoder(run: Run, worlds: Worlds, weights: Tensor) -> Paths
     zero = torch.zeros_like(worlds.turn)
     model = Encoder(zero, s.rotor_episodes, weights)
 
-    def loss_at(t: int) -> Tensor:
+    def log_l(t: int) -> Tensor:
         known = draw(worlds, zero, s.rotor_refit * s.mixture_batch, data)
         x, y = _encoded(model.theta.detach(), known, s.rotor_refit)
         _, better = online(model.weights, x, y, s.mixture_components, REFIT_RATE)
         model.weights.data.copy_(better)
         points = draw(worlds, new_means(worlds, data), n, data)
-        log_l = _network_likelihoods(
+        return _network_likelihoods(
             s, model.weights, model.theta, points, s.rotor_steps
         )
-        return model.regret(t, log_l, n)
 
     adam = Adam([model.theta, model.gamma], ROTOR_RATE)
-    _descend(run, loss_at, adam, s.rotor_episodes, model=model, data=data, name="rotor")
-    return model.paths(worlds.turn)
-
-
-def multimodal_landscape(run: Run, worlds: Worlds) -> Landscape:
-    """As `landscape`, with networks trained anew at each angle: 5, 15, ..., 85 degrees.
-
-    Args:
-        run: sizes; as many angles as `rotor_angles` says.
-        worlds: of `multimodal_worlds`, whose solution is 45 degrees.
-    """
-    s: Settings = run.settings
-    ticks = torch.arange(s.rotor_angles, dtype=torch.float64, device=run.device)
-    angles = (ticks + 0.5) * RIGHT / s.rotor_angles
-    n = s.rotor_steps * s.mixture_batch
-    total = angles.new_zeros(2, s.rotor_angles, len(worlds.turn))
-    for i in range(s.rotor_angles):
-        theta = angles[i].expand(len(worlds.turn))
-        weights = fit_networks(run, worlds, theta, f"networks at angle {i}")
-        data = run.generator("multimodal landscape")  # the same at every angle
-        for _ in range(s.evaluations):
-            points = draw(worlds, new_means(worlds, data), n, data)
-            total[:, i] += _network_likelihoods(
-                s, weights, theta, points, s.rotor_steps
-            )
-    forward, backward = total / (s.evaluations * n)
-    return Landscape(angles, forward, backward, worlds.turn)
+    train(run, loop(model, log_l, adam, data), s.rotor_episodes, "rotor")
+    return model.paths(worlds.turn, n)
 
 
 def multimodal(run: Run) -> dict[str, Paths]:
@@ -573,16 +510,12 @@ def measure_multimodal(paths: Paths) -> dict[str, float]:
     Returns:
         "right": gamma has the sign that the nearest solution asks for; "close": theta_E
         lies within 5 degrees of it; "sure": sigma(gamma) of that direction is above
-        0.95. Also "episodes", the share of episodes in which that direction leads, and
-        "nats", by how many an example.
+        0.95.
     """
     away, sign = nearest(paths.thetas[-1], paths.turn)
     ahead = paths.gammas[-1] * sign
-    nats = paths.leads * sign
     return {
         "right": float((ahead > 0).double().mean()),
-        "close": float((away < 5).double().mean()),
+        "close": float((away < NEAR).double().mean()),
         "sure": float((ahead.sigmoid() > 0.95).double().mean()),
-        "episodes": float((nats > 0).double().mean()),
-        "nats": float(nats.mean()),
     }

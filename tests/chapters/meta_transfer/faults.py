@@ -279,9 +279,14 @@ FAULTS = [
         "the distances exchanged",
     ),
     (
-        "p[..., None] * rows)",
-        "rows)",
+        "p[..., None] if weighted else 1.0",
+        "1.0",
         "the factor P*(a)^2 is missing",
+    ),
+    (
+        "p[..., None] if weighted else 1.0",
+        "p[..., None]",
+        "rows keep their weight where it should go",
     ),
     (
         "p = star.marginal.exp()",
@@ -435,24 +440,44 @@ FAULTS = [
         "the start is taken for one of the 20 steps",
     ),
     (
-        "ahead = lead if lead[0] >= 0 else -lead",
-        "ahead = lead",
-        "the lead of the second direction is told as negative",
-    ),
-    (
-        'direction="first -> second" if lead[0] >= 0 else "second -> first"',
-        'direction="first -> second" if lead[0] < 0 else "second -> first"',
+        'direction = "first -> second" if lead[0] >= 0 else "second -> first"',
+        'direction = "first -> second" if lead[0] < 0 else "second -> first"',
         "the answer is turned round",
     ),
     (
-        "np.quantile(ahead[1:], (0.025, 0.975))",
-        "np.quantile(ahead[1:], (0.25, 0.75))",
+        'direction if low > 0 or high < 0 else "undecided"',
+        "direction",
+        "a direction is named whose interval contains zero",
+    ),
+    (
+        'direction if low > 0 or high < 0 else "undecided"',
+        'direction if low > 0 else "undecided"',
+        "the second direction is never decided",
+    ),
+    (
+        "np.quantile(lead[1:], (0.025, 0.975))",
+        "np.quantile(lead[1:], (0.25, 0.75))",
         "half the resamples for 95 %",
     ),
     (
-        "share=float((ahead[1:] > 0).mean())",
-        "share=float((ahead[:1] > 0).mean())",
+        "(np.sign(lead[1:]) == np.sign(lead[0])).mean()",
+        "(np.sign(lead[:1]) == np.sign(lead[0])).mean()",
         "the share is that of the rows as they are",
+    ),
+    (
+        "(np.sign(lead[1:]) == np.sign(lead[0])).mean()",
+        "(lead[1:] > 0).mean()",
+        "the share is always that of the first direction",
+    ),
+    (
+        "min(MOST_BINS, int((len(before) / ROWS_A_CELL) ** 0.5))",
+        "min(MOST_BINS, int((len(after) / ROWS_A_CELL) ** 0.5))",
+        "bins are chosen by the rows after the change",
+    ),
+    (
+        "min(MOST_BINS, int((len(before) / ROWS_A_CELL) ** 0.5))",
+        "int((len(before) / ROWS_A_CELL) ** 0.5)",
+        "many rows make more bins than ten",
     ),
     (
         "drift=(moved.cause.item(), moved.effect.item())",

@@ -533,13 +533,13 @@ def test_the_first_step_is_the_squared_gradient(seed, N, site, rows):
             close(G[r], total)
 
 
-@given(seeds, st.integers(2, 5), st.sampled_from([0.1, 1.0]), laws)
+@given(seeds, st.integers(2, 5), st.sampled_from([0.1, 1.0]), laws, st.booleans())
 @quickly
-def test_population_steps_are_gradient_descent(seed, N, rate, rows):
+def test_population_steps_are_gradient_descent(seed, N, rate, rows, weighted):
     log_p, log_star = pair(2, N, seed, "effect", rows)
     learner = method.Learner(normal(2, N, seed=seed), method.learn(log_p).rows)
     kept = [part.clone() for part in learner]
-    result = method.population(learner, log_star, rate, 4)
+    result = method.population(learner, log_star, rate, 4, weighted)
     assert all(map(torch.equal, learner, kept))
     assert result.shape == (5, 2)
     close(result[0], dense_kl(log_star, learner.log_joint()))
@@ -548,10 +548,11 @@ def test_population_steps_are_gradient_descent(seed, N, rate, rows):
         for t in range(1, 5):
             slopes = torch.autograd.grad(expected_nll(*parts, log_star[r]), parts)
             with torch.no_grad():
-                for part, by in zip(parts, slopes, strict=True):
-                    part -= rate * by
+                met = 1 if weighted else log_star[r].exp().sum(1)[:, None]
+                parts[0] -= rate * slopes[0]
+                parts[1] -= rate * slopes[1] / met
             log_q = method.Learner(*(part.detach() for part in parts)).log_joint()
-            close(result[t, r], dense_kl(log_star[r], log_q))
+            close(result[t, r], dense_kl(log_star[r], log_q), 1e-9)
 
 
 @given(seeds, st.integers(2, 5), st.sampled_from([0.1, 1.0]))
@@ -831,8 +832,9 @@ def test_comparing_says_which_direction_adapts_faster(site, seed):
         result = method.compare(*parts)
         way = "first -> second" if sign * gap > 0 else "second -> first"
         assert result.direction == way
-        assert result.gap == pytest.approx(abs(gap), rel=1e-9)
-        assert 0 < result.low <= result.gap <= result.high
+        assert result.gap == pytest.approx(sign * gap, rel=1e-9)
+        assert result.low <= result.gap <= result.high
+        assert result.low * result.high > 0
         assert result.share > 0.95
         assert list(result.drift) == pytest.approx(drift[::sign], rel=1e-9)
         assert result.p <= 0.01
@@ -865,15 +867,21 @@ def test_how_sure_the_lead_is_by_a_bootstrap():
             part[draws.integers(0, len(part), len(part))] for part in (before, after)
         )
         again.append(lead(*parts, 3)[0])
-    again = np.array(again) * (1 if result.direction == "first -> second" else -1)
-    share = (again > 0).mean()
+    again = np.array(again)
+    share = (np.sign(again) == np.sign(result.gap)).mean()
     assert 0.6 < share < 0.8  # or anything would do
     error = math.sqrt(share * (1 - share) * (1 / 250 + 1 / 1000))
     assert result.share == pytest.approx(share, abs=5 * error)
     low, high = np.quantile(again, (0.025, 0.975))
     assert result.low == pytest.approx(low, abs=(high - low) / 5)
     assert result.high == pytest.approx(high, abs=(high - low) / 5)
-    assert result.low < 0 < result.high
+    assert result.low < 0 < result.high and result.direction == "undecided"
+    for answer in (result, method.compare(*turned(before, after))):
+        assert answer.summary.startswith("Undecided: first -> second is ahead by ")
+        assert "contains zero" in answer.summary
+        assert "is the cause" not in answer.summary
+        more = "first" if answer.drift[0] > answer.drift[1] else "second"
+        assert f"The {more} column drifted more" in answer.summary
 
 
 def test_the_chance_is_that_of_the_likelihood_ratio():
@@ -928,9 +936,11 @@ def test_numbers_are_cut_at_quantiles_and_names_do_not_matter():
         few = method.compare(x, y, bins=bins)
         assert method.compare(*coded, bins=bins) == few
         gap, drift = lead(*coded, bins)
-        assert few.gap == pytest.approx(abs(gap), rel=1e-9)
+        assert few.gap == pytest.approx(gap, rel=1e-9)
         assert list(few.drift) == pytest.approx(drift, rel=1e-9)
     assert few == result
+    for n, bins in ((30, 2), (80, 4), (244, 6), (245, 7), (499, 9), (500, 10)):
+        assert method.compare(x[:n], y) == method.compare(x[:n], y, bins=bins)
 
 
 @pytest.mark.usefixtures("few")
@@ -961,7 +971,9 @@ def test_what_cannot_be_answered_is_declined_in_one_sentence():
         r"first column of before is constant": lambda: method.compare(
             *turned(same, once)
         ),
-        r"10 x 10 categories .* 499 rows.* 500": lambda: method.compare(many, many + 1),
+        r"10 x 10 categories .* 499 rows.* 500": lambda: method.compare(
+            many, many + 1, bins=10
+        ),
         r"before has the shape \[500\]": lambda: method.compare(before[:, 0], after),
         r"after has the shape \[500, 3\]": lambda: method.compare(before, wide),
         r"before has the shape \[2, 500\]": lambda: method.compare(before.T, after),
@@ -988,7 +1000,7 @@ def test_enough_is_enough():
     after = np.array([[0, 1], [0, 1], [0, 0]] * 10)
     assert len(before) == len(after) == method.LEAST_ROWS
     result = method.compare(before, after)
-    assert result.gap == pytest.approx(abs(lead(before, after, 2)[0]), rel=1e-9)
+    assert result.gap == pytest.approx(lead(before, after, 2)[0], rel=1e-9)
     draws = np.random.default_rng(0)
     x = draws.normal(size=(500, 2))
     assert method.compare(x, draws.normal(size=(500, 2)) + 1).p <= 0.01

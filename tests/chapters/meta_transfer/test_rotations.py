@@ -160,10 +160,10 @@ def test_the_claims_count_what_they_say():
     ends = theta[None], gamma[None]
     paths = rotations.Paths(turn, *ends, torch.zeros(0, 2, 4).double())
     result = rotations.measure_encoder(paths, regrets)
-    assert set(result) == {"encoder_one", "encoder_best", "encoder_sign"}
+    assert set(result) == {"encoder_start", "encoder_four", "encoder_sign"}
     one, best, sign = result.values()
-    assert (one["successes"], one["trials"], one["value"]) == (2, 4, 0.5)
-    assert one["any"] == 2 / 8
+    assert (one["successes"], one["trials"], one["value"]) == (3, 4, 0.75)
+    assert one["any"] == 5 / 8
     # chosen: start 1 (4 degrees), 0 (3), 0 (1.9), 1 (4)
     assert (best["successes"], best["value"]) == (4, 1)
     assert best["degrees"] == pytest.approx(3)
@@ -198,7 +198,7 @@ def test_the_top_of_a_landscape_is_measured():
     forward, backward = low.clone(), low.clone()
     forward[5, 0] = 0  # at 10 degrees: result, A -> B is right
     backward[5, 1] = 0  # result, the wrong direction
-    forward[18, 2] = 0  # 4 degrees off
+    forward[17, 2] = 0  # 6 degrees off
     forward[19, 3], backward[20, 3] = 0, -1  # 2 degrees off
     result = rotations.measure_landscape(
         rotations.Landscape(angles, forward, backward, turn)
@@ -340,29 +340,8 @@ def test_gamma_of_networks_follows_11():
     result = rotations.multimodal(start())["gamma"]
     s = start().settings
     deltas = result.leads * s.mixture_steps * s.mixture_batch
-    # the loss is a mean over worlds, which RMSprop forgets, but for its floor
     path = method.follow(deltas, s.gamma_rate)
-    assert torch.allclose(result.gammas, path, rtol=1e-4, atol=1e-6)
-
-
-def test_networks_at_every_angle_are_compared_on_the_same_data():
-    run = start(rotor_angles=3)
-    worlds = rotations.multimodal_worlds(run)
-    land = rotations.multimodal_landscape(run, worlds)
-    assert land.forward.shape == land.backward.shape == (3, 2)
-    assert torch.allclose(
-        torch.rad2deg(land.angles), torch.tensor([15.0, 45, 75]).double()
-    )
-    assert encoder.nearest(land.angles[1], worlds.turn)[0].max() < 1e-9
-    s, theta = run.settings, land.angles[2].expand(2)
-    weights = rotations.fit_networks(run, worlds, theta, "networks at angle 2")
-    data, total, n = run.generator("multimodal landscape"), 0, s.rotor_steps * 50
-    for _ in range(s.evaluations):
-        points = rotations.draw(worlds, rotations.new_means(worlds, data), n, data)
-        sizes = s, weights, theta, points, s.rotor_steps
-        total = total + rotations._network_likelihoods(*sizes)
-    result = torch.stack([land.forward[2], land.backward[2]])
-    assert torch.allclose(result, total.double() / (s.evaluations * n), rtol=1e-6)
+    assert torch.allclose(result.gammas, path, rtol=1e-9, atol=1e-12)
 
 
 def test_what_came_of_networks_is_counted():
@@ -378,6 +357,4 @@ def test_what_came_of_networks_is_counted():
         "right": 0.75,
         "close": 0.75,
         "sure": 0.25,
-        "episodes": 0.75,
-        "nats": 0.5,
     }

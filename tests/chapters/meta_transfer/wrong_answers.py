@@ -23,23 +23,21 @@ def distance(log_p, log_star):
     return marginal.square().sum() + rows.square().sum()
 """
 _CENTRED = "marginal - marginal.mean()"
-_SETTLES = """
-def settles(deltas):
-    sure = {sure}
-    never = {never}
-    if sure <= 1:
-        return 1.0
-    if never <= 1:
-        return 0.0
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        p = (low + high) / 2
-        slope = {slope}
-        low, high = (p, high) if slope > 0 else (low, p)
-    return p
+_TRAINED = """
+def trained(deltas, rate=0.1, steps=1000):
+    draws = torch.Generator().manual_seed(0)
+    gamma = torch.zeros(100, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.SGD([gamma], rate)
+    for _ in range(steps):
+        at = torch.randint(len(deltas), (100,), generator=draws)
+        loss = {loss}
+        optimizer.zero_grad()
+        loss.backward()
+        {step}
+    return {end}
 """
-_DOWN, _UP = "(-deltas).exp().mean()", "deltas.exp().mean()"
-_SLOPE = "(deltas.expm1() / (1 + p * deltas.expm1())).mean()"
+_REGRET = "method.regret(gamma, deltas[at], 0 * deltas[at]).sum()"
+_END = "gamma.detach().sigmoid().mean()"
 _READING = """
 def reading(theta_E, theta_D):
     turns = {turns}
@@ -84,14 +82,28 @@ WRONG = {
         _DISTANCE.format(rows="gap - gap.mean(0)", marginal=_CENTRED),
     ],
     4: [
-        # The sign of the mean decides.
-        _SETTLES.format(
-            sure="1 - deltas.mean()", never="1 + deltas.mean()", slope=_SLOPE
+        # The mean of Delta decides.
+        _TRAINED.format(
+            loss="-(gamma.sigmoid() * deltas[at]).sum()",
+            step="optimizer.step()",
+            end=_END,
         ),
-        # The ends are swapped.
-        _SETTLES.format(sure=_UP, never=_DOWN, slope=_SLOPE),
-        # The mean posterior.
-        _SETTLES.format(sure=_DOWN, never=_UP, slope="deltas.sigmoid().mean() - p"),
+        # No step is taken.
+        _TRAINED.format(loss=_REGRET, step="pass", end=_END),
+        # The loss is a mean over the gammas.
+        _TRAINED.format(
+            loss=_REGRET.replace("sum", "mean"), step="optimizer.step()", end=_END
+        ),
+        # The belief is in the other learner.
+        _TRAINED.format(
+            loss="method.regret(gamma, 0 * deltas[at], deltas[at]).sum()",
+            step="optimizer.step()",
+            end=_END,
+        ),
+        # gamma itself for the belief.
+        _TRAINED.format(
+            loss=_REGRET, step="optimizer.step()", end="gamma.detach().mean()"
+        ),
     ],
     5: [
         # The encoder turns the wrong way.
