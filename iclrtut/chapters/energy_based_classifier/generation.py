@@ -38,7 +38,7 @@ def class_gaussians(x: Tensor, y: Tensor, n: int, rng: np.random.Generator) -> T
 def draw_samples(
     run: Run, data: Data, jem: Net, buffer: ReplayBuffer
 ) -> dict[str, Tensor]:
-    """What the Frechet distances compare, as many of each, clamped to [-1, 1].
+    """What the Frechet distances compare, as many of each, as the sampler left them.
 
     Returns:
         "test" (the reference), "training" (the floor), "buffer", "chains" (fresh, from
@@ -54,7 +54,7 @@ def draw_samples(
     def chains(start: Tensor, target: Tensor | None = None) -> Tensor:
         return langevin(jem, start, s.sample_steps, s.alpha, s.sigma, generator, target)
 
-    samples = {
+    return {
         "test": data.test.x[:n],
         "training": x[:n],
         "buffer": buffer.sample(n),
@@ -62,14 +62,17 @@ def draw_samples(
         "gaussian": class_gaussians(x, y, n, run.rng("gaussian")),
         "noise": noise,
         "conditional": in_batches(chains, noise[: s.conditional], wanted),
+        "wanted": wanted,
     }
-    return {**{k: z.clamp(-1, 1) for k, z in samples.items()}, "wanted": wanted}
 
 
 def measure_generation(
     data: Data, evaluator: Net, samples: dict[str, Tensor]
 ) -> Measurements:
-    """Frechet distances, the share that is recognised, and what is remembered.
+    """Frechet distances, what is recognised, and how near training inputs lie.
+
+    All are clamped to [-1, 1] first; "beyond" is the share of inputs with a pixel
+    beyond 1.5 before that, "closest" the least distance to a training input.
 
     Args:
         data: its training inputs show what was remembered.
@@ -77,25 +80,46 @@ def measure_generation(
         samples: of `draw_samples`.
     """
     compared = ("training", "buffer", "chains", "gaussian", "noise")
+    x = {k: z.clamp(-1, 1) for k, z in samples.items() if k != "wanted"}
+    beyond = {
+        k: float((samples[k].flatten(1).abs().amax(1) > 1.5).double().mean())
+        for k in ("buffer", "chains", "gaussian")
+    }
     with torch.no_grad():
         test, *features = (
-            in_batches(evaluator.features, samples[k]) for k in ("test", *compared)
+            in_batches(evaluator.features, x[k]) for k in ("test", *compared)
         )
     distances = (metrics.frechet_distance(each, test) for each in features)
     frechet = dict(zip(compared, distances, strict=True))
     ratio = {k: math.log(frechet[k] / frechet["gaussian"]) for k in compared}
-    answers = predict(evaluator, samples["conditional"]).argmax(1)
+    answers = predict(evaluator, x["conditional"]).argmax(1)
     unseen = torch.cat([data.evaluator.x, data.validation.x])
     near = {
-        k: nearer_to_training(samples[k], data.train.x, unseen)
+        k: nearer_to_training(x[k], data.train.x, unseen)
         for k in ("buffer", "chains", "gaussian", "test")
     }
+    closest = {f"closest_{k}": least_distance(x[k], data.train.x) for k in near}
+    lean = {"value": near["buffer"] - near["gaussian"], **near, **closest}
     return {
-        "generates_buffer": {"value": ratio["buffer"], **frechet},
-        "generates_noise": {"value": ratio["chains"], **frechet},
+        "generates_buffer": {
+            "value": ratio["buffer"],
+            **frechet,
+            "beyond": beyond["buffer"],
+            "gaussian_beyond": beyond["gaussian"],
+        },
+        "generates_noise": {
+            "value": ratio["chains"],
+            **frechet,
+            "beyond": beyond["chains"],
+        },
         "recognised": metrics.share(answers == samples["wanted"]),
-        "remembers": {"value": near["buffer"] - 0.5, **near},
+        "leans": lean,
     }
+
+
+def least_distance(x: Tensor, training: Tensor) -> float:
+    """The least Euclidean distance of x [n, ...] from any training input [m, ...]."""
+    return float(torch.cdist(x.flatten(1), training.flatten(1)).min())
 
 
 def nearer_to_training(x: Tensor, training: Tensor, unseen: Tensor) -> float:

@@ -91,7 +91,7 @@ def wide_resnet(depth: int, width: int, seed: int, bf16: bool = False) -> Net:
     """Wide ResNet (Zagoruyko and Komodakis, 2016) without norm.
 
     It takes images [n, 3, 32, 32] and gives logits of ten classes. The authors of JEM
-    left out batch norm too (section 5).
+    left out batch norm too (`norm=None` in their code).
 
     Raises:
         BadRequest: depth is not 6 k + 4 with k at least 1.
@@ -281,9 +281,17 @@ class ReplayBuffer:
         size, device = len(self.slots), self.slots.device
         return torch.randint(size, (n,), generator=self.generator, device=device)
 
-    def draw(self, n: int) -> tuple[Tensor, Tensor]:
-        """Starts of n chains [n, ...] and their slots [n], drawn with replacement."""
+    def draw(self, n: int, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Starts of n chains [n, ...] and their slots [n], drawn with replacement.
+
+        Args:
+            n: how many.
+            y: one of ten classes for each [n]; when given, chains come from the slots
+                kept for it: slot k is kept for class k % 10.
+        """
         slots = self._random_slots(n)
+        if y is not None:
+            slots = slots % (len(self.slots) // 10) * 10 + y
         x = self.slots[slots]
         fresh = torch.empty_like(x).uniform_(-1, 1, generator=self.generator)
         uniform = torch.empty(n, device=x.device).uniform_(generator=self.generator)
@@ -511,7 +519,7 @@ def pgd(
     return adversarial
 
 
-# Refinement before classifying, and attacks on it (section 5.4)
+# Refinement before classifying, and attacks on it (`attack_model.py` in their code)
 
 
 class Refinement(NamedTuple):

@@ -61,6 +61,11 @@ FAULTS = [
         "the sampler touches its start",
     ),
     ("if not torch.isfinite(x).all():", "if False:", "a NaN goes into the sampler"),
+    (
+        "slots % (len(self.slots) // 10) * 10 + y",
+        "slots",
+        "chains come from the slots of any class",
+    ),
     ("(uniform < self.restart)", "(uniform < 0)", "chains never restart"),
     ("(uniform < self.restart)", "(uniform > self.restart)", "chains restart"),
     (

@@ -284,6 +284,14 @@ def test_drawn_chains_restart_whole_and_with_the_given_chance():
     assert share == pytest.approx(0.3, abs=6 * math.sqrt(0.21 / 20_000))
 
 
+@pytest.mark.parametrize("size", [10, 50, 64])
+def test_chains_of_a_class_come_from_its_own_slots(size):
+    buffer, y = make_buffer(size, restart=0.0), torch.arange(2000) % 10
+    x, slots = buffer.draw(2000, y)
+    assert torch.equal(x, buffer.slots[slots]) and torch.equal(slots % 10, y)
+    assert len(slots.unique()) == size // 10 * 10
+
+
 @few
 @given(seeds, st.integers(1, 5), st.integers(1, 40))
 def test_of_a_slot_put_twice_the_later_stays(seed, size, n):
@@ -297,7 +305,7 @@ def test_of_a_slot_put_twice_the_later_stays(seed, size, n):
     assert not buffer.slots.requires_grad
 
 
-def test_the_age_of_chains_follows_11():
+def test_the_age_of_chains_follows_19():
     size, batch, restart, t = 40, 16, 0.05, 60
     ages = []
     for seed in range(150):
