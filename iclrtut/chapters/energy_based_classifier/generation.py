@@ -71,8 +71,8 @@ def measure_generation(
 ) -> Measurements:
     """Frechet distances, what is recognised, and how near training inputs lie.
 
-    All are clamped to [-1, 1] first; "beyond" is the share of inputs with a pixel
-    beyond 1.5 before that, "closest" the least distance to a training input.
+    All are clamped to [-1, 1] first; "beyond_…" are shares of inputs with a pixel
+    beyond 1.5 before that, "closest_…" least distances to a training input.
 
     Args:
         data: its training inputs show what was remembered.
@@ -82,7 +82,9 @@ def measure_generation(
     compared = ("training", "buffer", "chains", "gaussian", "noise")
     x = {k: z.clamp(-1, 1) for k, z in samples.items() if k != "wanted"}
     beyond = {
-        k: float((samples[k].flatten(1).abs().amax(1) > 1.5).double().mean())
+        f"beyond_{k}": float(
+            (samples[k].flatten(1).abs().amax(1) > 1.5).double().mean()
+        )
         for k in ("buffer", "chains", "gaussian")
     }
     with torch.no_grad():
@@ -101,17 +103,8 @@ def measure_generation(
     closest = {f"closest_{k}": least_distance(x[k], data.train.x) for k in near}
     lean = {"value": near["buffer"] - near["gaussian"], **near, **closest}
     return {
-        "generates_buffer": {
-            "value": ratio["buffer"],
-            **frechet,
-            "beyond": beyond["buffer"],
-            "gaussian_beyond": beyond["gaussian"],
-        },
-        "generates_noise": {
-            "value": ratio["chains"],
-            **frechet,
-            "beyond": beyond["chains"],
-        },
+        "generates_buffer": {"value": ratio["buffer"], **frechet, **beyond},
+        "generates_noise": {"value": ratio["chains"], **frechet},
         "recognised": metrics.share(answers == samples["wanted"]),
         "leans": lean,
     }
