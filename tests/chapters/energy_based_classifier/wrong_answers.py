@@ -151,6 +151,7 @@ def typicality(log_p, log_p_data):
         _break("not (gap >= -50 and abs(largest) <= 20)"),
         # A limit that is rounded up.
         _break("not (abs(gap) < 51 and abs(largest) <= 20)"),
+        # The same of the pixels.
         _break("not (abs(gap) <= 50 and abs(largest) < 21)"),
         # Pixels count only where they are no numbers.
         _break("not abs(gap) <= 50 or largest != largest"),
