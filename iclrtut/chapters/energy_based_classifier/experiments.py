@@ -16,12 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iclrtut import images, metrics, play, timing
-from iclrtut.chapters.energy_based_classifier import (
-    OWN,
-    RIVALS,
-    SCORES,
-    Settings,
-)
+from iclrtut.chapters.energy_based_classifier import OWN, RIVALS, SCORES, Settings
 from iclrtut.chapters.energy_based_classifier.method import (
     Net,
     Refinement,
@@ -213,39 +208,15 @@ def measure_split(run: Run, data: Data) -> tuple[Measurements, dict[str, list[fl
     The statistic is the mean over the last fifth of the steps that all took.
     """
     steps = run.settings.labelled_steps
-    curves = {
-        name: until_broken(run, name, labelled_loop(run, data, name), steps).curves[
-            "loss"
-        ]
-        for name in LOSSES
-    }
+    curves = {}
+    for name in LOSSES:
+        history = until_broken(run, name, labelled_loop(run, data, name), steps)
+        curves[name] = history.curves["loss"]
     end = min(map(len, curves.values()))
     start = end - max(1, end // 5)
     nats = {name: statistics.fmean(curve[start:end]) for name, curve in curves.items()}
     value = nats["joint"] / nats["split"]
     return {"split_labels": {"value": value, **nats, "steps": end}}, curves
-
-
-class Trained(NamedTuple):
-    """A trained network, its buffer of chains and its curves."""
-
-    model: Net
-    buffer: ReplayBuffer
-    history: History
-
-
-def train_jem(run: Run, data: Data) -> Trained:
-    """The loop of the page, to its end.
-
-    Raises:
-        Diverged: the gap or the largest pixel of a sample left its limit.
-    """
-    made, s = loop(run, data), run.settings
-    every = s.checkpoint_every
-    history = fit(
-        made, s.steps, folder=run.folder, name="JEM", limits=LIMITS, every=every
-    )
-    return Trained(made.state["model"], made.state["buffer"], history)
 
 
 def until_broken(run: Run, name: str, made: Loop, steps: int) -> History:
@@ -333,7 +304,7 @@ def divergence(
     """Train JEM with another sampler until it diverges, and record why.
 
     Args:
-        run, data: as for `train_jem`; no checkpoint is written.
+        run, data: as for `loop`; no checkpoint is written.
         sampler_steps, alpha, sigma: of the sampler.
 
     Returns:
@@ -387,12 +358,11 @@ def _against(claim: str, rival: str) -> str:
 
 def _calibration(model: Net, test: Labelled) -> dict[str, float]:
     p = predict(model, test.x).softmax(1)
-    confidence = p.max(1).values
     return {
         "squared": 1e4 * metrics.squared_ece(p, test.y),
         "ece": metrics.ece(p, test.y),
-        "floor": metrics.ece_floor(confidence),
-        "over": float(confidence.mean()) - metrics.accuracy(p, test.y),
+        "floor": metrics.ece_floor(p.max(1).values),
+        "over": float(p.max(1).values.mean()) - metrics.accuracy(p, test.y),
     }
 
 
@@ -476,13 +446,8 @@ def measure_ood(areas: Areas) -> Measurements:
     }
     for kind, theirs in tuned.items():
         ours, best = jem[kind]["mass"], max(*theirs.values(), 1 - theirs["mass"])
-        measured[f"mass_best_{kind}"] = {
-            "value": ours - best,
-            "jem": ours,
-            "best": best,
-            "tuned": theirs["mass"],
-            "plain": areas["plain"][kind]["mass"],
-        }
+        numbers = {"jem": ours, "best": best, "tuned": theirs["mass"]}
+        measured[f"mass_best_{kind}"] = {"value": ours - best, **numbers}
     for id, (other, kind) in OWN.items():
         own = jem[kind]
         measured[id] = {"value": own["mass"] - own[other], **own}
@@ -598,22 +563,11 @@ def measure_overhead(run: Run, data: Data) -> Measurements:
         for name, times in timing.alternate(arms, rounds=5).items()
     }
     measured = seconds["jem"] / seconds["softmax"]
-    share = first_share(net(run), data.train.x[: s.batch])
+    model, x = net(run), data.train.x[: s.batch]
+    share = timing.flops(lambda: model[0](x)) / timing.flops(lambda: model(x))
     counted = 3 + 2 * s.sampler_steps / (3 - share)
     numbers = {"ratio": measured, "counted": counted, "share": share, **seconds}
     return {"overhead_counted": {"value": measured / counted, **numbers}}
-
-
-def first_share(model: Net, x: Tensor) -> float:
-    """The share of a forward pass, in multiplications, that the first layer takes."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    flops = []
-    for part in (model[0], model):
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            part(x)
-        flops.append(counter.get_total_flops())
-    return flops[0] / flops[1]
 
 
 # Pictures

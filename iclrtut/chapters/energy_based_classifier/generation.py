@@ -46,8 +46,7 @@ def draw_samples(
     """
     s: Settings = run.settings
     n, generator = s.samples, run.generator("draws")
-    noise = data.test.x.new_empty(n, *data.test.x.shape[1:])
-    noise.uniform_(-1, 1, generator=generator)
+    noise = torch.empty_like(data.test.x[:n]).uniform_(-1, 1, generator=generator)
     wanted = torch.arange(s.conditional, device=noise.device) % 10
     x, y = data.train
 
@@ -81,12 +80,6 @@ def measure_generation(
     """
     compared = ("training", "buffer", "chains", "gaussian", "noise")
     x = {k: z.clamp(-1, 1) for k, z in samples.items() if k != "wanted"}
-    beyond = {
-        f"beyond_{k}": float(
-            (samples[k].flatten(1).abs().amax(1) > 1.5).double().mean()
-        )
-        for k in ("buffer", "chains", "gaussian")
-    }
     with torch.no_grad():
         test, *features = (
             in_batches(evaluator.features, x[k]) for k in ("test", *compared)
@@ -100,19 +93,18 @@ def measure_generation(
         k: nearer_to_training(x[k], data.train.x, unseen)
         for k in ("buffer", "chains", "gaussian", "test")
     }
-    closest = {f"closest_{k}": least_distance(x[k], data.train.x) for k in near}
-    lean = {"value": near["buffer"] - near["gaussian"], **near, **closest}
+    known = data.train.x.flatten(1)
+    lean = {"value": near["buffer"] - near["gaussian"], **near}
+    for k in near:
+        far = samples[k].flatten(1).abs().amax(1) > 1.5
+        lean[f"beyond_{k}"] = metrics.share(far)["value"]
+        lean[f"closest_{k}"] = float(torch.cdist(x[k].flatten(1), known).min())
     return {
-        "generates_buffer": {"value": ratio["buffer"], **frechet, **beyond},
+        "generates_buffer": {"value": ratio["buffer"], **frechet},
         "generates_noise": {"value": ratio["chains"], **frechet},
         "recognised": metrics.share(answers == samples["wanted"]),
         "leans": lean,
     }
-
-
-def least_distance(x: Tensor, training: Tensor) -> float:
-    """The least Euclidean distance of x [n, ...] from any training input [m, ...]."""
-    return float(torch.cdist(x.flatten(1), training.flatten(1)).min())
 
 
 def nearer_to_training(x: Tensor, training: Tensor, unseen: Tensor) -> float:
@@ -127,4 +119,4 @@ def nearer_to_training(x: Tensor, training: Tensor, unseen: Tensor) -> float:
         torch.cdist(x.flatten(1), each[:m].flatten(1)).amin(1)
         for each in (training, unseen)
     )
-    return float((seen < other).double().mean())
+    return metrics.share(seen < other)["value"]

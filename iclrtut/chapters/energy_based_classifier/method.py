@@ -321,32 +321,6 @@ class ReplayBuffer:
         self.slots.copy_(state["slots"])
 
 
-def mean_age(iterations: int, *, size: int, batch: int, restart: float) -> float:
-    """Mean age of the chains in a replay buffer, (19).
-
-    Args:
-        iterations: of training since the buffer was new.
-        size: number of slots.
-        batch: chains drawn an iteration, with replacement.
-        restart: probability that a drawn chain starts anew.
-
-    Returns:
-        How many times the sampler has run on a chain since it started, on average;
-        times the steps of a run it is the number of steps.
-
-    Raises:
-        BadRequest: size is below 1, iterations or batch below 0, or restart is not in
-            (0, 1].
-    """
-    if size < 1 or min(iterations, batch) < 0 or not 0 < restart <= 1:
-        raise BadRequest(
-            f"no age of chains at size {size}, batch {batch}, iterations {iterations} "
-            f"and restart {restart}: give whole numbers, and a restart in (0, 1]."
-        )
-    p_drawn = 1 - (1 - 1 / size) ** batch
-    return (1 - (1 - restart * p_drawn) ** iterations) / restart
-
-
 def jem_loss(
     model: nn.Module,
     x: Tensor,
@@ -597,10 +571,8 @@ def attack_refined(
         BadRequest: as in `pgd` and `langevin`.
     """
 
-    r = refinement
-
     def straight(z: Tensor) -> Tensor:
-        end = langevin(model, z, r.steps, r.alpha, r.sigma, generator)
+        end = langevin(model, z, *refinement[:3], generator)
         with torch.enable_grad():
             logits: Tensor = model(z + (end - z).detach())
         return logits

@@ -174,15 +174,5 @@ FAULTS = [
         "widths = [16 * width for stage in range(3)]",
         "the stages of the wide network stay narrow",
     ),
-    (
-        "p_drawn = 1 - (1 - 1 / size) ** batch",
-        "p_drawn = batch / size",
-        "a slot counts as often as it was drawn in a batch",
-    ),
-    (
-        "1 - (1 - restart * p_drawn) ** iterations",
-        "1.0",
-        "a new buffer is as old as it will ever be",
-    ),
     ("nn.init.zeros_(self.second.weight)", "pass", "blocks start at random"),
 ]

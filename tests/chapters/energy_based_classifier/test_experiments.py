@@ -49,6 +49,16 @@ def labelled(n=40):
     return experiments.Data(*[experiments.Labelled(x, y)] * 4)
 
 
+def trained_jem(run, data):
+    """JEM as the page trains it: the model, its buffer and the curves."""
+    made, s = experiments.loop(run, data), run.settings
+    limits, every = experiments.LIMITS, s.checkpoint_every
+    history = fit(
+        made, s.steps, folder=run.folder, name="JEM", limits=limits, every=every
+    )
+    return SimpleNamespace(**made.state, history=history)
+
+
 # Data
 
 
@@ -182,9 +192,9 @@ def test_both_trainings_start_from_the_same_weights_and_repeat():
     evaluator = experiments.net(run, "judge")
     assert not torch.equal(experiments.net(run)[0].weight, evaluator[0].weight)
     data = experiments.load_data(run)
-    first = experiments.train_jem(run, data)
+    first = trained_jem(run, data)
     run.folder = run.folder / "elsewhere"
-    again = experiments.train_jem(run, data)
+    again = trained_jem(run, data)
     for left, right in zip(
         first.model.parameters(), again.model.parameters(), strict=True
     ):
@@ -213,7 +223,7 @@ def test_jem_and_its_rivals_learn_digits():
         "plain": experiments.train_plain(run, data),
         "tuned": experiments.train_tuned(run, data),
     }
-    joint = experiments.train_jem(run, data).model
+    joint = trained_jem(run, data).model
     measured = experiments.measure_accuracy(data, joint, rivals)
     for numbers in measured.values():
         assert min(numbers["rival"], numbers["jem"]) > 85
@@ -525,9 +535,9 @@ def test_generation_is_measured_by_distances_and_by_the_evaluator():
     assert kept["buffer"] == pytest.approx(kept["test"], abs=0.1)
     flat = x.flatten(1)[:, None] - training.flatten(1)
     assert kept["closest_test"] == pytest.approx(float(flat.norm(dim=2).min()), 1e-4)
-    assert numbers["beyond_buffer"] == numbers["beyond_gaussian"] == 0
+    assert kept["beyond_buffer"] == kept["beyond_gaussian"] == 0
     inked = (x.flatten(1).amax(1) > 0.9).double().mean().item()
-    assert numbers["beyond_chains"] == pytest.approx(inked)
+    assert kept["beyond_chains"] == pytest.approx(inked)
     ratio = measured["generates_noise"]
     assert ratio["value"] == pytest.approx(
         math.log(ratio["chains"] / ratio["gaussian"])
@@ -548,7 +558,7 @@ def test_what_was_copied_lies_nearer_to_the_training_inputs():
 def test_samples_are_drawn_as_many_of_each():
     run = start()
     data = experiments.load_data(run)
-    joint = experiments.train_jem(run, data)
+    joint = trained_jem(run, data)
     samples = generation.draw_samples(run, data, joint.model, joint.buffer)
     for name in ("test", "training", "buffer", "chains", "gaussian", "noise"):
         assert samples[name].shape == (run.settings.samples, 1, 8, 8)
@@ -581,7 +591,7 @@ def test_overhead_is_a_ratio_of_seconds():
 def measure_all(run):
     """All that the notebook measures, in its order."""
     data = experiments.load_data(run)
-    trained = experiments.train_jem(run, data)
+    trained = trained_jem(run, data)
     joint = trained.model
     rivals = {
         "plain": experiments.train_plain(run, data),
