@@ -96,16 +96,32 @@ def ece(probabilities: Array, labels: Array, bins: int = 15) -> float:
     Raises:
         BadRequest: wrong shapes, no inputs, or no probabilities.
     """
-    rows, answers = labelled(probabilities, labels)
-    if rows.min() < 0 or np.abs(rows.sum(1) - 1).max() > 1e-3:
-        raise BadRequest(
-            f"rows from {rows.min():.3g} to {rows.max():.3g} that sum to "
-            f"{rows.sum(1).min():.3g} or more are no probabilities: take a softmax."
-        )
-    confidence = rows.max(1)
-    gap = (rows.argmax(1) == answers) - confidence
-    sums = np.bincount(_bin(confidence, bins), gap, minlength=bins)
+    gap, at = _gaps(probabilities, labels, bins)
+    sums = np.bincount(at, gap, minlength=bins)
     return float(np.abs(sums).sum() / len(gap))
+
+
+def squared_ece(probabilities: Array, labels: Array, bins: int = 15) -> float:
+    """The squared calibration error of the most likely class, without a bias.
+
+    Mean over the bins of `ece` of (share right - mean confidence)^2, each estimated by
+    the mean of d_i d_j over pairs i != j in the bin, d = right - confidence; so it may
+    fall below 0. A bin of one input has no pair and counts as 0.
+
+    Args:
+        probabilities: [n, classes], rows that sum to 1.
+        labels: whole numbers [n].
+        bins: how many.
+
+    Raises:
+        BadRequest: as in `ece`.
+    """
+    gap, at = _gaps(probabilities, labels, bins)
+    inputs, sums, squares = (
+        np.bincount(at, weights, minlength=bins) for weights in (None, gap, gap**2)
+    )
+    pairs = (sums**2 - squares) / np.maximum(inputs - 1, 1)
+    return float(pairs.sum() / len(gap))
 
 
 def ece_floor(confidence: Array, bins: int = 15) -> float:
@@ -217,6 +233,18 @@ def labelled(scores: Array, labels: Array) -> tuple[Any, Any]:
             f"from 0 to {rows.shape[1] - 1}."
         )
     return rows, whole
+
+
+def _gaps(probabilities: Array, labels: Array, bins: int) -> tuple[Any, Any]:
+    """Of each input: whether it is right minus its confidence [n], and its bin [n]."""
+    rows, answers = labelled(probabilities, labels)
+    if rows.min() < 0 or np.abs(rows.sum(1) - 1).max() > 1e-3:
+        raise BadRequest(
+            f"rows from {rows.min():.3g} to {rows.max():.3g} that sum to "
+            f"{rows.sum(1).min():.3g} or more are no probabilities: take a softmax."
+        )
+    confidence = rows.max(1)
+    return (rows.argmax(1) == answers) - confidence, _bin(confidence, bins)
 
 
 def _bin(confidence: Any, bins: int) -> Any:

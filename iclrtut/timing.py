@@ -1,4 +1,4 @@
-"""Times of several functions that are compared on one machine."""
+"""Times and operations of several functions that are compared on one machine."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +13,15 @@ def seconds(call: Callable[[], object]) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def flops(call: Callable[[], object]) -> int:
+    """The floating-point operations of one call, as PyTorch counts them."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return int(counter.get_total_flops())
 
 
 def alternate(

@@ -257,10 +257,12 @@ SHARED = {
     "ece_floor": "of calibration, with the error that it is the floor of",
     "fit_probe": "for the chapters on features that are to come",
     "fit_temperature": "of calibration, for the chapter that compares classifiers",
+    "flops": "for the chapters on cheaper training that are to come",
     "frechet_distance": "for the chapter on generators that is to come",
     "load_recording": "for a second chapter on sound that is to come",
     "pitch": "for a second chapter on sound that is to come",
     "shuffled_alike": "a foreign set, with the one that shuffles each image apart",
+    "squared_ece": "of calibration, with the error that it frees of a bias",
 }
 # Modules that serve every chapter alike, through `run`, the notebooks or the site.
 HOUSE = {"checkpoint", "claims", "errors", "files", "ledger", "records", "run"}

@@ -146,6 +146,36 @@ def test_ece_floor_of_one_bin_in_closed_form():
     )
 
 
+def test_squared_ece_is_the_mean_over_pairs_of_a_bin():
+    rng = np.random.default_rng(3)
+    c, bins = rng.uniform(0.5, 1, 60), 7
+    labels = (rng.random(60) > c**2).astype(int)
+    h, at = (labels == 0) - c, np.ceil(c * bins)
+    exact = 0.0
+    for b in np.unique(at):
+        inside = h[at == b]
+        pairs = [x * y for i, x in enumerate(inside) for y in inside[:i]]
+        exact += len(inside) / 60 * (np.mean(pairs) if pairs else 0)
+    found = metrics.squared_ece(np.stack([c, 1 - c], 1), labels, bins)
+    assert found == pytest.approx(exact)
+    alone = metrics.squared_ece([[0.9, 0.1]], [0])
+    assert alone == 0
+
+
+def test_squared_ece_has_no_bias_for_a_calibrated_model_nor_another():
+    rng, n = np.random.default_rng(0), 200
+    c = rng.uniform(0.5, 1, n)
+    rows = np.stack([c, 1 - c], 1)
+    for miss in (0.0, 0.1):
+        found = [
+            metrics.squared_ece(rows, (rng.random(n) > c - miss).astype(int))
+            for _ in range(2000)
+        ]
+        error = np.std(found) / math.sqrt(len(found))
+        assert abs(np.mean(found) - miss**2) < 4 * error
+        assert error < 1e-3 / 4
+
+
 @given(seeds)
 @settings(max_examples=20)
 def test_frechet_distance_agrees_with_the_matrix_root(seed):
@@ -202,6 +232,7 @@ bad_requests = {
     "NaN logits": lambda: metrics.fit_temperature(ok * math.nan, [0, 1, 2]),
     "logits as probabilities": lambda: metrics.ece(5 * ok, [0, 1, 2]),
     "no bins": lambda: metrics.ece(ok, [0, 1, 2], 0),
+    "no probabilities": lambda: metrics.squared_ece(5 * ok, [0, 1, 2]),
     "confidence above 1": lambda: metrics.ece_floor([0.5, 1.5]),
     "one row": lambda: metrics.frechet_distance([[1.0]], [[1.0], [2.0]]),
     "other widths": lambda: metrics.frechet_distance(ok, ok[:, :2]),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iclrtut import images, metrics, play, timing
-from iclrtut.chapters.energy_based_classifier import RIVALS, SCORES, Settings
+from iclrtut.chapters.energy_based_classifier import OWN, RIVALS, SCORES, Settings
 from iclrtut.chapters.energy_based_classifier.method import (
     Net,
     Refinement,
@@ -168,13 +168,17 @@ def loop(run: Run, data: Data, settings: Settings | None = None) -> Loop:
     return Loop(step, adam, state, warmup_cosine(s.warmup, s.steps))
 
 
-def labelled_loop(run: Run, data: Data, *, split: bool) -> Loop:
-    """JEM with chains that carry labels y': each slot keeps one, and climbs f(x')[y'].
+LOSSES = ("joint", "relabelled", "split")
+
+
+def labelled_loop(run: Run, data: Data, loss: str) -> Loop:
+    """JEM with a chain for each label y of the batch, which climbs f(x')[y].
 
     Args:
         run, data: as in `loop`.
-        split: whether the loss is that of (16). Else it is the joint's,
-            mean f(x')[y'] - mean f(x)[y], which the labels bias by (8b).
+        loss: "joint", as in the authors' code: mean f(x')[y] - mean f(x)[y], which the
+            chains' labels bias by (8b). "relabelled": the same with the chains' labels
+            drawn from p(y|x') at their ends, which leaves no bias. "split": (16).
     """
     s: Settings = run.settings
     made = loop(run, data)
@@ -182,61 +186,37 @@ def labelled_loop(run: Run, data: Data, *, split: bool) -> Loop:
 
     def step(t: int) -> dict[str, Tensor | float]:
         x, y = draw_batch(data.train, s.batch, s.data_noise, draws)
-        start, slots = buffer.draw(s.batch)
-        wanted = slots % 10
-        samples = langevin(
-            model, start, s.sampler_steps, s.alpha, s.sigma, draws, wanted
-        )
+        start, slots = buffer.draw(s.batch, y)
+        samples = langevin(model, start, s.sampler_steps, s.alpha, s.sigma, draws, y)
         buffer.put(slots, samples)
         logits, drawn = model(torch.cat([x, samples])).split(s.batch)
         right = F.cross_entropy(logits, y)
         gap = log_density(logits).mean() - log_density(drawn).mean()
-        joint = drawn.gather(1, wanted[:, None]) - logits.gather(1, y[:, None])
-        _descend(made.optimizer, right - gap if split else joint.mean())
+        label = y[:, None]
+        if loss == "relabelled":
+            label = drawn.detach().softmax(1).multinomial(1, generator=draws)
+        joint = drawn.gather(1, label) - logits.gather(1, y[:, None])
+        _descend(made.optimizer, right - gap if loss == "split" else joint.mean())
         return {"loss": right, "gap": gap, "largest": samples.abs().max()}
 
     return made._replace(step=step)
 
 
 def measure_split(run: Run, data: Data) -> tuple[Measurements, dict[str, list[float]]]:
-    """Train with labelled chains by either loss; the cross-entropies, and the curves.
+    """Train with labelled chains by each loss; the cross-entropies, and the curves.
 
-    The statistic is the mean over the last fifth of the steps that both took.
+    The statistic is the mean over the last fifth of the steps that all took.
     """
     steps = run.settings.labelled_steps
-    curves = {
-        name: until_broken(
-            run, name, labelled_loop(run, data, split=name == "split"), steps
-        ).curves["loss"]
-        for name in ("joint", "split")
-    }
+    curves = {}
+    for name in LOSSES:
+        history = until_broken(run, name, labelled_loop(run, data, name), steps)
+        curves[name] = history.curves["loss"]
     end = min(map(len, curves.values()))
-    nats = {
-        k: statistics.fmean(v[end - max(1, end // 5) : end]) for k, v in curves.items()
-    }
-    return {"split": {"value": nats["joint"] / nats["split"], **nats}}, curves
-
-
-class Trained(NamedTuple):
-    """A trained network, its buffer of chains and its curves."""
-
-    model: Net
-    buffer: ReplayBuffer
-    history: History
-
-
-def train_jem(run: Run, data: Data) -> Trained:
-    """The loop of the page, to its end.
-
-    Raises:
-        Diverged: the gap or the largest pixel of a sample left its limit.
-    """
-    made, s = loop(run, data), run.settings
-    every = s.checkpoint_every
-    history = fit(
-        made, s.steps, folder=run.folder, name="JEM", limits=LIMITS, every=every
-    )
-    return Trained(made.state["model"], made.state["buffer"], history)
+    start = end - max(1, end // 5)
+    nats = {name: statistics.fmean(curve[start:end]) for name, curve in curves.items()}
+    value = nats["joint"] / nats["split"]
+    return {"split_labels": {"value": value, **nats, "steps": end}}, curves
 
 
 def until_broken(run: Run, name: str, made: Loop, steps: int) -> History:
@@ -324,7 +304,7 @@ def divergence(
     """Train JEM with another sampler until it diverges, and record why.
 
     Args:
-        run, data: as for `train_jem`; no checkpoint is written.
+        run, data: as for `loop`; no checkpoint is written.
         sampler_steps, alpha, sigma: of the sampler.
 
     Returns:
@@ -378,22 +358,27 @@ def _against(claim: str, rival: str) -> str:
 
 def _calibration(model: Net, test: Labelled) -> dict[str, float]:
     p = predict(model, test.x).softmax(1)
-    confidence = p.max(1).values
-    error, floor = metrics.ece(p, test.y), metrics.ece_floor(confidence)
-    over = float(confidence.mean()) - metrics.accuracy(p, test.y)
-    return {"excess": error - floor, "ece": error, "floor": floor, "over": over}
+    return {
+        "squared": 1e4 * metrics.squared_ece(p, test.y),
+        "ece": metrics.ece(p, test.y),
+        "floor": metrics.ece_floor(p.max(1).values),
+        "over": float(p.max(1).values.mean()) - metrics.accuracy(p, test.y),
+    }
 
 
 def measure_calibration(data: Data, jem: Net, rivals: Rivals) -> Measurements:
-    """Expected calibration error above its floor (13), on the test inputs."""
+    """Squared calibration error without its bias (14), on the test inputs.
+
+    In squared percentage points; beside it the plain error, and the floor (22).
+    """
     ours = _calibration(jem, data.test)
     measured = {}
     for name, model in rivals.items():
         theirs = _calibration(model, data.test)
         numbers = {f"jem_{k}": v for k, v in ours.items()}
         numbers |= {f"rival_{k}": v for k, v in theirs.items()}
-        value = theirs["excess"] - ours["excess"]
-        measured[f"calibration_{name}"] = {"value": value, **numbers}
+        value = theirs["squared"] - ours["squared"]
+        measured[f"calibration_squared_{name}"] = {"value": value, **numbers}
     return measured
 
 
@@ -445,22 +430,28 @@ def ood_areas(data: Data, models: Rivals, foreign: Mapping[str, Tensor]) -> Area
 
 
 def measure_ood(areas: Areas) -> Measurements:
-    """Each score across models, set by set; and two scores of JEM on the letters.
+    """Each score across models, set by set; and two scores of JEM against each other.
 
     Args:
         areas: of "jem", "tuned" and "plain", from `ood_areas`.
     """
+    jem, tuned = areas["jem"], areas["tuned"]
     measured = {
         f"{score}_{kind}": {
-            "value": areas["jem"][kind][score] - areas["tuned"][kind][score],
+            "value": jem[kind][score] - tuned[kind][score],
             **{name: areas[name][kind][score] for name in ("jem", "tuned", "plain")},
         }
         for score in SCORES
-        for kind in areas["jem"]
+        for kind in jem
     }
-    own = areas["jem"]["letters"]
-    gain = {"value": own["mass"] - own["confidence"], **own}
-    return {**measured, "mass_over_confidence": gain}
+    for kind, theirs in tuned.items():
+        ours, best = jem[kind]["mass"], max(*theirs.values(), 1 - theirs["mass"])
+        numbers = {"jem": ours, "best": best, "tuned": theirs["mass"]}
+        measured[f"mass_best_{kind}"] = {"value": ours - best, **numbers}
+    for id, (other, kind) in OWN.items():
+        own = jem[kind]
+        measured[id] = {"value": own["mass"] - own[other], **own}
+    return measured
 
 
 def _survivors(
@@ -552,7 +543,10 @@ def _mean(hits: Tensor) -> float:
 
 
 def measure_overhead(run: Run, data: Data) -> Measurements:
-    """Seconds of a training step, JEM and softmax in turn, median of five rounds."""
+    """Seconds of a training step, JEM over softmax, over what (18) counts.
+
+    The two take turns; medians of five rounds.
+    """
     s: Settings = run.settings
     loops = {
         "softmax": classifier_loop(run, data.train, steps=s.steps, noise=s.data_noise),
@@ -568,7 +562,12 @@ def measure_overhead(run: Run, data: Data) -> Measurements:
         name: statistics.median(times) / s.timed_steps
         for name, times in timing.alternate(arms, rounds=5).items()
     }
-    return {"overhead": {"value": seconds["jem"] / seconds["softmax"], **seconds}}
+    measured = seconds["jem"] / seconds["softmax"]
+    model, x = net(run), data.train.x[: s.batch]
+    share = timing.flops(lambda: model[0](x)) / timing.flops(lambda: model(x))
+    counted = 3 + 2 * s.sampler_steps / (3 - share)
+    numbers = {"ratio": measured, "counted": counted, "share": share, **seconds}
+    return {"overhead_counted": {"value": measured / counted, **numbers}}
 
 
 # Pictures

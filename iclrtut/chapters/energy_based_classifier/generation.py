@@ -38,7 +38,7 @@ def class_gaussians(x: Tensor, y: Tensor, n: int, rng: np.random.Generator) -> T
 def draw_samples(
     run: Run, data: Data, jem: Net, buffer: ReplayBuffer
 ) -> dict[str, Tensor]:
-    """What the Frechet distances compare, as many of each, clamped to [-1, 1].
+    """What the Frechet distances compare, as many of each, as the sampler left them.
 
     Returns:
         "test" (the reference), "training" (the floor), "buffer", "chains" (fresh, from
@@ -46,15 +46,14 @@ def draw_samples(
     """
     s: Settings = run.settings
     n, generator = s.samples, run.generator("draws")
-    noise = data.test.x.new_empty(n, *data.test.x.shape[1:])
-    noise.uniform_(-1, 1, generator=generator)
+    noise = torch.empty_like(data.test.x[:n]).uniform_(-1, 1, generator=generator)
     wanted = torch.arange(s.conditional, device=noise.device) % 10
     x, y = data.train
 
     def chains(start: Tensor, target: Tensor | None = None) -> Tensor:
         return langevin(jem, start, s.sample_steps, s.alpha, s.sigma, generator, target)
 
-    samples = {
+    return {
         "test": data.test.x[:n],
         "training": x[:n],
         "buffer": buffer.sample(n),
@@ -62,14 +61,17 @@ def draw_samples(
         "gaussian": class_gaussians(x, y, n, run.rng("gaussian")),
         "noise": noise,
         "conditional": in_batches(chains, noise[: s.conditional], wanted),
+        "wanted": wanted,
     }
-    return {**{k: z.clamp(-1, 1) for k, z in samples.items()}, "wanted": wanted}
 
 
 def measure_generation(
     data: Data, evaluator: Net, samples: dict[str, Tensor]
 ) -> Measurements:
-    """Frechet distances, the share that is recognised, and what is remembered.
+    """Frechet distances, what is recognised, and how near training inputs lie.
+
+    All are clamped to [-1, 1] first; "beyond_…" are shares of inputs with a pixel
+    beyond 1.5 before that, "closest_…" least distances to a training input.
 
     Args:
         data: its training inputs show what was remembered.
@@ -77,24 +79,31 @@ def measure_generation(
         samples: of `draw_samples`.
     """
     compared = ("training", "buffer", "chains", "gaussian", "noise")
+    x = {k: z.clamp(-1, 1) for k, z in samples.items() if k != "wanted"}
     with torch.no_grad():
         test, *features = (
-            in_batches(evaluator.features, samples[k]) for k in ("test", *compared)
+            in_batches(evaluator.features, x[k]) for k in ("test", *compared)
         )
     distances = (metrics.frechet_distance(each, test) for each in features)
     frechet = dict(zip(compared, distances, strict=True))
     ratio = {k: math.log(frechet[k] / frechet["gaussian"]) for k in compared}
-    answers = predict(evaluator, samples["conditional"]).argmax(1)
+    answers = predict(evaluator, x["conditional"]).argmax(1)
     unseen = torch.cat([data.evaluator.x, data.validation.x])
     near = {
-        k: nearer_to_training(samples[k], data.train.x, unseen)
+        k: nearer_to_training(x[k], data.train.x, unseen)
         for k in ("buffer", "chains", "gaussian", "test")
     }
+    known = data.train.x.flatten(1)
+    lean = {"value": near["buffer"] - near["gaussian"], **near}
+    for k in near:
+        far = samples[k].flatten(1).abs().amax(1) > 1.5
+        lean[f"beyond_{k}"] = metrics.share(far)["value"]
+        lean[f"closest_{k}"] = float(torch.cdist(x[k].flatten(1), known).min())
     return {
         "generates_buffer": {"value": ratio["buffer"], **frechet},
         "generates_noise": {"value": ratio["chains"], **frechet},
         "recognised": metrics.share(answers == samples["wanted"]),
-        "remembers": {"value": near["buffer"] - 0.5, **near},
+        "leans": lean,
     }
 
 
@@ -110,4 +119,4 @@ def nearer_to_training(x: Tensor, training: Tensor, unseen: Tensor) -> float:
         torch.cdist(x.flatten(1), each[:m].flatten(1)).amin(1)
         for each in (training, unseen)
     )
-    return float((seen < other).double().mean())
+    return metrics.share(seen < other)["value"]

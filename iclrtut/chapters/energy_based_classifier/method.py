@@ -91,7 +91,7 @@ def wide_resnet(depth: int, width: int, seed: int, bf16: bool = False) -> Net:
     """Wide ResNet (Zagoruyko and Komodakis, 2016) without norm.
 
     It takes images [n, 3, 32, 32] and gives logits of ten classes. The authors of JEM
-    left out batch norm too (section 5).
+    left out batch norm too (`norm=None` in their code).
 
     Raises:
         BadRequest: depth is not 6 k + 4 with k at least 1.
@@ -281,9 +281,17 @@ class ReplayBuffer:
         size, device = len(self.slots), self.slots.device
         return torch.randint(size, (n,), generator=self.generator, device=device)
 
-    def draw(self, n: int) -> tuple[Tensor, Tensor]:
-        """Starts of n chains [n, ...] and their slots [n], drawn with replacement."""
+    def draw(self, n: int, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Starts of n chains [n, ...] and their slots [n], drawn with replacement.
+
+        Args:
+            n: how many.
+            y: one of ten classes for each [n]; when given, chains come from the slots
+                kept for it: slot k is kept for class k % 10.
+        """
         slots = self._random_slots(n)
+        if y is not None:
+            slots = slots % (len(self.slots) // 10) * 10 + y
         x = self.slots[slots]
         fresh = torch.empty_like(x).uniform_(-1, 1, generator=self.generator)
         uniform = torch.empty(n, device=x.device).uniform_(generator=self.generator)
@@ -311,32 +319,6 @@ class ReplayBuffer:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore the chains of a checkpoint."""
         self.slots.copy_(state["slots"])
-
-
-def mean_age(iterations: int, *, size: int, batch: int, restart: float) -> float:
-    """Mean age of the chains in a replay buffer, (19).
-
-    Args:
-        iterations: of training since the buffer was new.
-        size: number of slots.
-        batch: chains drawn an iteration, with replacement.
-        restart: probability that a drawn chain starts anew.
-
-    Returns:
-        How many times the sampler has run on a chain since it started, on average;
-        times the steps of a run it is the number of steps.
-
-    Raises:
-        BadRequest: size is below 1, iterations or batch below 0, or restart is not in
-            (0, 1].
-    """
-    if size < 1 or min(iterations, batch) < 0 or not 0 < restart <= 1:
-        raise BadRequest(
-            f"no age of chains at size {size}, batch {batch}, iterations {iterations} "
-            f"and restart {restart}: give whole numbers, and a restart in (0, 1]."
-        )
-    p_drawn = 1 - (1 - 1 / size) ** batch
-    return (1 - (1 - restart * p_drawn) ** iterations) / restart
 
 
 def jem_loss(
@@ -511,7 +493,7 @@ def pgd(
     return adversarial
 
 
-# Refinement before classifying, and attacks on it (section 5.4)
+# Refinement before classifying, and attacks on it (`attack_model.py` in their code)
 
 
 class Refinement(NamedTuple):
@@ -589,10 +571,8 @@ def attack_refined(
         BadRequest: as in `pgd` and `langevin`.
     """
 
-    r = refinement
-
     def straight(z: Tensor) -> Tensor:
-        end = langevin(model, z, r.steps, r.alpha, r.sigma, generator)
+        end = langevin(model, z, *refinement[:3], generator)
         with torch.enable_grad():
             logits: Tensor = model(z + (end - z).detach())
         return logits

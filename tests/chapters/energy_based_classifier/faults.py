@@ -61,6 +61,11 @@ FAULTS = [
         "the sampler touches its start",
     ),
     ("if not torch.isfinite(x).all():", "if False:", "a NaN goes into the sampler"),
+    (
+        "slots % (len(self.slots) // 10) * 10 + y",
+        "slots",
+        "chains come from the slots of any class",
+    ),
     ("(uniform < self.restart)", "(uniform < 0)", "chains never restart"),
     ("(uniform < self.restart)", "(uniform > self.restart)", "chains restart"),
     (
@@ -168,16 +173,6 @@ FAULTS = [
         "widths = [16 * width * 2**stage for stage in range(3)]",
         "widths = [16 * width for stage in range(3)]",
         "the stages of the wide network stay narrow",
-    ),
-    (
-        "p_drawn = 1 - (1 - 1 / size) ** batch",
-        "p_drawn = batch / size",
-        "a slot counts as often as it was drawn in a batch",
-    ),
-    (
-        "1 - (1 - restart * p_drawn) ** iterations",
-        "1.0",
-        "a new buffer is as old as it will ever be",
     ),
     ("nn.init.zeros_(self.second.weight)", "pass", "blocks start at random"),
 ]

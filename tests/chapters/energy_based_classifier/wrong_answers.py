@@ -58,6 +58,11 @@ def flatten(logits):
 def flatten(logits):
     return logits - torch.logsumexp(logits, dim=-1).mean()
 """,
+        # A height that all inputs of a batch share, and another batch does not.
+        """
+def flatten(logits):
+    return logits.log_softmax(-1) + logits.mean()
+""",
     ],
     2: [
         # The sign: it climbs down.
@@ -68,6 +73,10 @@ def flatten(logits):
         _step(put="pass"),
         # What is put back is where the chains began.
         _step(put="buffer.put(slots, start)"),
+        # Chains go back to other slots.
+        _step(put="buffer.put((slots + 1) % 1000, samples)"),
+        # The slots move, but not to where the chains ended.
+        _step(put="buffer.put(slots, start + 0.01)"),
         # Nothing flows back.
         _step(descend="pass"),
     ],
@@ -123,7 +132,12 @@ def typicality(log_p, log_p_data):
         # The mean of what is scored.
         """
 def typicality(log_p, log_p_data):
-    return -(log_p - 0).abs()
+    return -(log_p - log_p.mean()).abs()
+""",
+        # The mean that this toy happens to have; an unknown constant moves it.
+        """
+def typicality(log_p, log_p_data):
+    return -(log_p + 32).abs()
 """,
     ],
     5: [
@@ -133,6 +147,14 @@ def typicality(log_p, log_p_data):
         _break("not (gap <= 50 and largest <= 20)"),
         # At the limit is not beyond it.
         _break("not (abs(gap) < 50 and abs(largest) < 20)"),
+        # Gaps that are too large on one side only.
+        _break("not (gap >= -50 and abs(largest) <= 20)"),
+        # A limit that is rounded up.
+        _break("not (abs(gap) < 51 and abs(largest) <= 20)"),
+        # The same of the pixels.
+        _break("not (abs(gap) <= 50 and abs(largest) < 21)"),
+        # Pixels count only where they are no numbers.
+        _break("not abs(gap) <= 50 or largest != largest"),
         # The gap alone.
         _break("not abs(gap) <= 50"),
         # The pixels alone.
