@@ -82,16 +82,19 @@ WRONG = {
             none="fall <= 0",
             rest="D * np.log(th / s) - np.log(eps / (1 - eps))",
         ),
-        # The out-component's width taken for one: everywhere, and in each place.
+        # The out-component's width taken for one, everywhere.
         _UNIFORM.format(
             fall="1 / (2 * s**2) - 1 / 2",
             none="s >= 1",
             rest=_REST.replace("th / s", "1 / s"),
         ),
+        # The out-component's width taken for one, in the fall.
         _UNIFORM.format(fall="1 / (2 * s**2) - 1 / 2", none="s >= th", rest=_REST),
+        # The out-component's width taken for one, in the rest.
         _UNIFORM.format(
             fall=_SLOPE, none="fall <= 0", rest=_REST.replace("th / s", "1 / s")
         ),
+        # The in-component's width compared with one.
         _UNIFORM.format(fall=_SLOPE, none="s >= 1", rest=_REST),
     ],
     4: [
