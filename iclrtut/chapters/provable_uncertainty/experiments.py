@@ -335,7 +335,10 @@ def measure_accuracy(run: Run, data: Data, trained: Models) -> Measurements:
 def measure_foreign(
     run: Run, data: Data, trained: Models, foreign: dict[str, Tensor]
 ) -> Measurements:
-    """Mean confidence on each foreign set, and AUROC between it and test inputs."""
+    """Mean confidence on each foreign set, and AUROC between it and test inputs.
+
+    No AUROC of the kinds that were trained on.
+    """
     inside = {name: confidences(each, data.x_test) for name, each in trained.items()}
     means: dict[str, dict[str, float]] = {}
     areas: dict[str, dict[str, float]] = {}
