@@ -88,28 +88,36 @@ def photographs(x: Tensor, rng: Rng, *, low: float, high: float) -> Tensor:
     return _scaled(torch.tensor(pixels), low, high).to(x)
 
 
-def letters(x: Tensor, rng: Rng, *, low: float, high: float) -> Tensor:
+def letters(
+    x: Tensor, rng: Rng, *, low: float, high: float, whole: bool = False
+) -> Tensor:
     """Handwritten characters of eight alphabets (Omniglot), of the shape of x.
 
-    Each is cut to the square around its ink and averaged down; its brightest pixel
-    becomes `high`, since thin strokes would be faint beside those of digits.
+    Each is cut to the square around its ink, or with `whole` keeps the frame that it
+    was written in, and is averaged down; its brightest pixel becomes `high`, since thin
+    strokes would be faint beside those of digits.
     """
     stored = data.load("omniglot_small")["images_packed"]
     chosen = stored[rng.integers(len(stored), size=len(x))]
     ink = np.unpackbits(chosen, axis=-1, count=105)
-    drawn = torch.stack([_square(each, x.shape[-1]) for each in ink])
+    shrunk = _shrunk if whole else _square
+    drawn = torch.stack([shrunk(torch.tensor(each), x.shape[-1]) for each in ink])
     drawn = drawn / drawn.amax((1, 2), keepdim=True)
     return _scaled(drawn[:, None].expand(x.shape), low, high, 1).to(x)
 
 
-def _square(ink: Any, width: int) -> Tensor:
+def _shrunk(ink: Tensor, width: int) -> Tensor:
+    """All of a square frame, averaged down to `width`."""
+    return functional.adaptive_avg_pool2d(ink.float()[None], width)[0]
+
+
+def _square(ink: Tensor, width: int) -> Tensor:
     """The square around the ink of [height, width], averaged down to `width`."""
-    rows, columns = (np.flatnonzero(ink.any(axis)) for axis in (1, 0))
-    cut = torch.tensor(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    rows, columns = (ink.any(axis).nonzero() for axis in (1, 0))
+    cut = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     short = max(cut.shape) - np.array(cut.shape[::-1])  # at the sides, above and below
     margins = [end for gap in short for end in (gap // 2, gap - gap // 2)]
-    squared = functional.pad(cut.float(), [int(margin) for margin in margins])
-    return functional.adaptive_avg_pool2d(squared[None], width)[0]
+    return _shrunk(functional.pad(cut, [int(margin) for margin in margins]), width)
 
 
 def shuffled(x: Tensor, rng: Rng) -> Tensor:

@@ -101,12 +101,25 @@ def test_letters_are_cut_averaged_and_as_bright_as_the_range_allows(low, high):
 
 
 def test_ink_is_centred_and_keeps_its_shape():
-    ink = np.zeros((105, 105), dtype=np.uint8)
+    ink = torch.zeros(105, 105, dtype=torch.uint8)
     ink[10:90, 50:70] = 1  # four times as high as wide
     square = images._square(ink, 8)
     want = torch.zeros(8, 8)
     want[:, 3:5] = 1
     assert torch.equal(square, want)
+
+
+def test_whole_letters_are_the_same_letters_in_their_frames():
+    like = torch.zeros(30, 1, 15, 15)
+    made = images.letters(like, rng(), low=-1, high=1, whole=True)
+    stored = data.load("omniglot_small")["images_packed"]
+    rows = rng().integers(len(stored), size=30)
+    frames = np.unpackbits(stored[rows], axis=-1, count=105)
+    means = frames.reshape(30, 15, 7, 15, 7).mean((2, 4))
+    wanted = 2 * means / means.max((1, 2), keepdims=True) - 1
+    assert np.allclose(made[:, 0], wanted, atol=1e-6)
+    cut = images.letters(like, rng(), low=-1, high=1)
+    assert (made > -1).sum() < 0.8 * (cut > -1).sum()  # frames have margins
 
 
 def test_moving_pixels(x):

@@ -61,6 +61,7 @@ def attack(
     log_p: Callable[[Tensor], Tensor], metric: Metric, x: Tensor, R: float | Tensor,
     steps: int, generator: torch.Generator, ccu: CCU | None = None,
     rates: tuple[float, ...] = (0.3, 0.1), restarts: int = 4, pixels: bool = False,
+    guide: CCU | None = None,
 ) -> Attacked:  # fmt: skip
     """The surest inputs within R, by gradients from many starts, then by chance.
 
@@ -79,6 +80,8 @@ def attack(
         rates: each start is tried with each of them.
         restarts: random starts on the boundary.
         pixels: stay in the box [0, 1] as well, where images are.
+        guide: densities of `metric`: one more start lies towards the mean of their
+            in-component that is likeliest in the ball. `ccu` unless given.
 
     Raises:
         BadRequest: a radius is negative, or a centre lies outside the box.
@@ -86,10 +89,12 @@ def attack(
     if pixels and not ((x >= 0) & (x <= 1)).all():
         raise BadRequest("a centre lies outside [0, 1]: give images with such pixels.")
     centre, R = metric.whiten(x), method.radii(R, x)
-    tries = (restarts + 1 + (ccu is not None)) * len(rates)
+    guide = ccu if guide is None else guide
+    tries = (restarts + 1 + (guide is not None)) * len(rates)
     parts = []
     for at in torch.split(torch.arange(len(x), device=x.device), 2000 // tries or 1):
-        goal = _Goal(log_p, metric, x[at].double(), centre[at], R[at], ccu, pixels)
+        there = x[at].double(), centre[at], R[at]
+        goal = _Goal(log_p, metric, *there, ccu, guide, pixels)
         best, z = _climb(goal, steps, rates, restarts, generator)
         parts.append(_search(goal, best, z, max(1, steps // 5), generator))
     best, points = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -105,6 +110,7 @@ class _Goal(NamedTuple):
     centre: Tensor
     R: Tensor
     ccu: CCU | None
+    guide: CCU | None
     pixels: bool
 
     def project(self, z: Tensor) -> Tensor:
@@ -134,7 +140,8 @@ def _climb(
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The best log confidence [n] of all starts and rates, and its z [n, D]."""
-    n, mean = len(goal.x), towards(goal.ccu, goal.x, goal.R) if goal.ccu else None
+    n, guide = len(goal.x), goal.guide
+    mean = None if guide is None else towards(guide, goal.x, goal.R)
     starts = _starts(goal.centre, goal.R, mean, restarts, generator)
     pairs = list(product(starts, rates))
     z = goal.project(torch.cat([start for start, _ in pairs]).detach())

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from iclrtut import data as sets
 from iclrtut import images, metrics, play
-from iclrtut.chapters.provable_uncertainty import method
+from iclrtut.chapters.provable_uncertainty import SEEN, method
 from iclrtut.chapters.provable_uncertainty.attack import attack
-from iclrtut.chapters.provable_uncertainty.method import CCU, Metric
+from iclrtut.chapters.provable_uncertainty.method import CCU
 from iclrtut.claims import Claim, Measurements
 from iclrtut.errors import BadRequest, RunFailed
 from iclrtut.evaluation import in_batches, predict
@@ -335,7 +335,10 @@ def measure_accuracy(run: Run, data: Data, trained: Models) -> Measurements:
 def measure_foreign(
     run: Run, data: Data, trained: Models, foreign: dict[str, Tensor]
 ) -> Measurements:
-    """Mean confidence on each foreign set, and AUROC between it and test inputs."""
+    """Mean confidence on each foreign set, and AUROC between it and test inputs.
+
+    No AUROC of the kinds that were trained on.
+    """
     inside = {name: confidences(each, data.x_test) for name, each in trained.items()}
     means: dict[str, dict[str, float]] = {}
     areas: dict[str, dict[str, float]] = {}
@@ -346,7 +349,7 @@ def measure_foreign(
         means[f"mmc_{name}"] = {"value": mmc["ccu"] - mmc["plain"], **mmc}
         areas[f"auroc_{name}"] = {"value": area["ccu"] - area["oe"], **area}
     flat = metrics.share(confidences(trained["ccu"], foreign["noise"]) <= UNIFORM)
-    del areas["auroc_noise"]  # of training outliers of both
+    areas = {id: row for id, row in areas.items() if id[6:] not in SEEN}
     return {**means, "uniform_noise": flat, **areas}
 
 
@@ -390,12 +393,18 @@ def nearest(ccu: CCU, foreign: dict[str, Tensor], n: int, limit: float) -> Tenso
 
 
 def _attack(
-    run: Run, score: Score, metric: Metric, x: Tensor, R: Tensor, ccu: CCU | None,
+    run: Run, score: Score, guard: CCU, x: Tensor, R: Tensor, inside: bool = False,
     pixels: bool = False,
 ) -> Tensor:  # fmt: skip
-    """The highest score that the attack finds in each ball, [n]."""
+    """The highest score that the attack finds in each ball of the guard's, [n].
+
+    All scores get the same starts, one of them towards an in-mean of the guard. With
+    `inside` the score is of a model that has its mixtures, and half of the steps climb
+    log b.
+    """
     s, generator = run.settings, run.generator("attack", x.device.type)
-    options = {"pixels": pixels, "restarts": s.attack_restarts}
+    options = {"pixels": pixels, "restarts": s.attack_restarts, "guide": guard}
+    ccu, metric = guard if inside else None, guard.metric
     found = attack(score, metric, x, R, s.attack_steps, generator, ccu, **options)
     return found.log_p
 
@@ -405,8 +414,9 @@ def measure_adversarial(run: Run, data: Data, trained: Models) -> Measurements:
 
     Returns:
         Of each claim the share of balls in which a model was made sure, with and
-        without the box of the pixels, beside the medians of what was found; "ccu_tight"
-        is CCU's in the balls of (12).
+        without the box of the pixels, "before" the share of centres of which it was
+        sure, and the medians of what was found; "ccu_tight" is CCU's in the balls of
+        (12).
     """
     ccu, s = _mixtures(trained["ccu"]), run.settings
     classes = _classes(trained["ccu"], data.x)
@@ -419,13 +429,14 @@ def measure_adversarial(run: Run, data: Data, trained: Models) -> Measurements:
     for end, pixels in (("", False), ("_box", True)):
         found, top = dict(more), {}
         for name, (each, R) in tries.items():
-            log_top = _attack(
-                run, log_p(each), ccu.metric, balls.x, R, each.ccu, pixels
-            )
+            inside = each.ccu is not None
+            log_top = _attack(run, log_p(each), ccu, balls.x, R, inside, pixels)
             top[name] = log_top.exp()
             found[name] = float(top[name].median())
         for kind in ("plain", "oe"):
-            result[f"sure_{kind}{end}"] = {**found, **metrics.share(top[kind] > SURE)}
+            before = metrics.share(confidences(trained[kind], balls.x) > SURE)["value"]
+            share = metrics.share(top[kind] > SURE)
+            result[f"sure_{kind}{end}"] = {**found, "before": before, **share}
     ratio = float((balls.tight / balls.radius).median())
     return result | {"tight": {"value": ratio, **more}}
 
@@ -450,9 +461,8 @@ def measure_paper(
     hits = {}
     for kind, each in trained.items():
         each = each._replace(ccu=guard) if kind == "ccu" else each
-        top = _attack(
-            run, log_p(each), guard.metric, balls.x, balls.radius, each.ccu, True
-        )
+        own = each.ccu is not None
+        top = _attack(run, log_p(each), guard, balls.x, balls.radius, own, True)
         hit = top.exp() >= confidences(each, data.x_test).median()
         hits[kind] = metrics.share(hit)
     more |= {kind: each["value"] for kind, each in hits.items()}
@@ -464,7 +474,8 @@ def measure_letters(
 ) -> Measurements:
     """The share of letters that have a radius, and what training (8) is good for.
 
-    "em" is the plain network inside the mixtures as EM found them.
+    Letters cut to their ink, and others in their whole frames. "em" is the plain
+    network inside the mixtures as EM found them.
     """
     ccu, x = _mixtures(trained["ccu"]), foreign["letters"]
     start = mixtures(run, images_task(run, data))
@@ -472,11 +483,12 @@ def measure_letters(
     for kind, each in (trained | {"em": trained["plain"]._replace(ccu=start)}).items():
         known, new = (confidences(each, z) for z in (data.x_test, x))
         area[kind] = metrics.auroc(known, new)
-    some = ~ccu.radius(x, run.settings.tau, _classes(trained["ccu"], x)).isnan()
-    return {
-        "guarded": {"value": area["ccu"] - area["em"], **area},
-        "certifiable": metrics.share(some),
-    }
+    framed = images.letters(x, run.rng("whole"), low=0, high=1, whole=True)
+    result = {"guarded": {"value": area["ccu"] - area["em"], **area}}
+    for id, z in (("certifiable", x), ("certifiable_whole", framed)):
+        R = ccu.radius(z, run.settings.tau, _classes(trained["ccu"], z))
+        result[id] = metrics.share(~R.isnan())
+    return result
 
 
 def measure_images(
@@ -495,16 +507,17 @@ def measure_images(
         for where, x in (("noise", noise_images(run, data)), ("near", near))
     }
     found: dict[str, dict[str, float]] = {}
-    for tight, place in ((False, "noise"), (True, "near")):
+    for id, tight in (("10", False), ("12", True)):
         R = {where: b.tight if tight else b.radius for where, b in balls.items()}
         rooms = {k: _slack(run, ccu, b.x, R[k], tight) for k, b in balls.items()}
         row = {where: float(room.median()) for where, room in rooms.items()}
         row |= {f"{where}_radius": float(r.median()) for where, r in R.items()}
         every = torch.cat(list(rooms.values()))
         row |= {"value": -float(every.min()), "balls": float(len(every))}
-        id = "12" if tight else "10"
         found[f"ball_{id}"] = row
-        found[f"slack_{id}"] = {**row, "value": max(row[place], LEAST)}
+        for where in balls:
+            least = max(row[where], LEAST)
+            found[f"slack_{id}_{where}"] = {**row, "value": least}
     return found
 
 
@@ -514,7 +527,7 @@ def _slack(run: Run, ccu: CCU, x: Tensor, R: Tensor, tight: bool) -> Tensor:
     def ratio(x: Tensor) -> Tensor:
         return ccu.log_ratio(x)[:, None]
 
-    found = _attack(run, ratio, ccu.metric, x, R, ccu)
+    found = _attack(run, ratio, ccu, x, R)
     return ccu.log_bound(x, R, tight).detach() - found
 
 

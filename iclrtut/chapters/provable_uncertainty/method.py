@@ -436,7 +436,7 @@ class CCU(nn.Module):
         return up - down
 
     def log_density(self, x: Tensor) -> Tensor:
-        """log p(x) by (2), the constants of (8) dropped. Shape [n, ...] to [n]."""
+        """log p(x) by (2), less log |det T| - D/2 log 2 pi. Shape [n, ...] to [n]."""
         up, down = self._logs(x)
         return torch.logaddexp(up, down) - math.log1p(math.exp(self.log_q))
 
@@ -533,7 +533,8 @@ def ccu_loss(
         logits_out, x_out: of a batch of the out-distribution.
 
     Returns:
-        A scalar, nats; the constants named in (8) are dropped.
+        A scalar, nats; each log p(x) lacks log |det T| - D/2 log 2 pi, which moves no
+        gradient.
     """
     up, down = ccu._logs(torch.cat([x, x_out]))
     log_p = _bayes(torch.cat([logits, logits_out]), up - down)

@@ -376,5 +376,10 @@ FAULTS = [
         'self.register_buffer("log_q", persistent=False, tensor=',
         "q is not saved",
     ),
+    (
+        "mean = None if guide is None else towards(",
+        "mean = None if goal.ccu is None else towards(",
+        "only CCU is attacked towards an in-mean",
+    ),
     (".clamp(0, 1))", ".clamp(0, 2))", "the box of the pixels is too large"),
 ]

@@ -260,6 +260,27 @@ def test_rates_and_restarts_are_all_tried():
         assert rows.count(7) == 2
 
 
+def test_a_model_without_mixtures_may_start_towards_the_guides_mean():
+    """A network is sure in one spot alone, which is the mean of an in-component."""
+    m = pu.Metric(
+        torch.zeros(8).double(), torch.eye(8).double(), torch.ones(8).double()
+    )
+    mean = torch.full((1, 8), 2.0).double()
+    one = torch.ones(1).double()
+    guide = pu.CCU(m, pu.Mixture(mean, one), pu.Mixture(0 * mean, 3 * one))
+
+    def log_p(x):
+        height = 9 * (-50 * (x - mean).square().sum(1)).exp()
+        return torch.stack([height, 0 * height], 1).log_softmax(1)
+
+    x, R = torch.zeros(3, 8).double(), mean.norm()
+    alone, guided = (
+        attack.attack(log_p, m, x, R, 1, rng(), rates=(0.01,), guide=each)
+        for each in (None, guide)
+    )
+    assert alone.confidence.max() < 0.6 < 0.99 < guided.confidence.min()
+
+
 def test_each_start_takes_each_rate():
     """In a ball of radius 1 the first step from the centre is as long as its rate."""
     m = pu.Metric(

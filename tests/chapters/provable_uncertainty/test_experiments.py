@@ -525,6 +525,11 @@ def test_foreign_sets_are_compared_set_by_set(monkeypatch):
     assert list(results) == [
         "mmc_noise", "mmc_rolled", "uniform_noise", "auroc_rolled",
     ]  # fmt: skip
+    seen = {"permuted": foreign["noise"], "noise": foreign["noise"]}
+    assert not any(
+        id.startswith("auroc")
+        for id in experiments.measure_foreign(start(), data, models, seen)
+    )
     assert results["mmc_noise"] == pytest.approx({"value": -0.7, **level})
     assert results["uniform_noise"] == {"value": 0, "successes": 0, "trials": 50}
     monkeypatch.setattr(experiments, "UNIFORM", 0.25)
@@ -567,10 +572,12 @@ def test_the_nearest_foreign_images_are_just_below_the_limit(small):
 
 
 def watched_attacks(monkeypatch):
+    """The score, centres, radii, mixtures climbed, box and guide of each attack."""
     calls, real = [], experiments.attack
 
     def attack(score, metric, x, R, steps, generator, ccu, **options):
-        calls.append((score, x, R, ccu, options["pixels"]))
+        calls.append((score, x, R, ccu, options["pixels"], options["guide"]))
+        assert torch.equal(metric.axes, options["guide"].metric.axes)
         return real(score, metric, x, R, steps, generator, ccu, **options)
 
     monkeypatch.setattr(experiments, "attack", attack)
@@ -586,9 +593,9 @@ def test_every_model_is_attacked_in_the_same_balls(small, monkeypatch):
     x = experiments.noise_images(run, data)
     balls = experiments.certified_balls(ccu, x, 0.2, 10)
     radii = [balls.radius] * 3 + [balls.tight]
-    for k, (_, centre, R, density, pixels) in enumerate(calls):
+    for k, (_, centre, R, density, pixels, guide) in enumerate(calls):
         assert torch.equal(centre, balls.x) and torch.equal(R, radii[k % 4])
-        assert pixels == (k >= 4)
+        assert pixels == (k >= 4) and guide is ccu
         assert (density is ccu) == (k % 4 > 1)
     assert len(calls) == 8
     assert list(results) == [
@@ -601,6 +608,9 @@ def test_every_model_is_attacked_in_the_same_balls(small, monkeypatch):
             assert row["value"] == row["successes"] / row["trials"]
             assert (row["value"] >= 0.5) == (row[kind] > 0.9)
             assert row["ccu"] <= 0.2 + 1e-9 and row["ccu_tight"] <= 0.2 + 1e-9
+            first = experiments.confidences(models[kind], balls.x) > 0.9
+            assert row["before"] == pytest.approx(first.double().mean().item())
+            assert row["before"] <= row["value"]
     assert results["tight"]["value"] == pytest.approx(
         (balls.tight / balls.radius).median().item()
     )
@@ -624,6 +634,8 @@ def test_the_papers_rate_counts_attacks_above_the_median(small, monkeypatch):
     assert (scale[0] / scale[-1]).item() == pytest.approx(1e-3)  # floor 1e-6
     bound = calls[2][3].bound(calls[2][1], calls[2][2], 10)
     assert bound.max() == pytest.approx(0.11)
+    assert all(call[5] is calls[2][3] for call in calls)
+    assert calls[0][3] is None and calls[1][3] is None
     row = results["paper_oe"]
     assert row["value"] == row["oe"] == row["successes"] / row["trials"]
     assert row["trials"] == len(calls[0][1]) and row["ccu"] == 1  # 0.1 is above 0.09
@@ -635,10 +647,14 @@ def test_letters_are_counted_and_training_is_compared(small):
     run, data, models = small
     foreign = experiments.foreign_sets(data, np.random.default_rng(0), 60)
     results = experiments.measure_letters(run, data, models, foreign)
-    R = models["ccu"].ccu.radius(foreign["letters"], run.settings.tau, 10)
-    share = results["certifiable"]
-    assert share["successes"] == (~R.isnan()).sum() and share["trials"] == 60
-    assert share["value"] == share["successes"] / 60
+    framed = experiments.images.letters(
+        foreign["letters"], run.rng("whole"), low=0, high=1, whole=True
+    )
+    for id, x in (("", foreign["letters"]), ("_whole", framed)):
+        R = models["ccu"].ccu.radius(x, run.settings.tau, 10)
+        share = results[f"certifiable{id}"]
+        assert share["successes"] == (~R.isnan()).sum() and share["trials"] == 60
+        assert share["value"] == share["successes"] / 60
     row = results["guarded"]
     assert row["value"] == pytest.approx(row["ccu"] - row["em"])
     start_ = experiments.mixtures(run, experiments.images_task(run, data))
@@ -669,8 +685,11 @@ def test_a_bound_that_is_too_low_is_found_out(small, plane, monkeypatch):
             assert (found[id]["value"] > 1e-6) == verdict, id
         if not verdict:
             assert found["ball_12"]["near"] < found["ball_10"]["near"]
-            assert found["slack_10"]["value"] == found["ball_10"]["noise"] > 1
-            assert found["slack_12"]["value"] == max(found["ball_12"]["near"], 1e-9)
+            assert found["slack_10_noise"]["value"] > 1
+            for id in ("10", "12"):
+                for place in ("noise", "near"):
+                    room = max(found[f"ball_{id}"][place], 1e-9)
+                    assert found[f"slack_{id}_{place}"]["value"] == room
             assert 5 < found["ball_10"]["balls"] <= 10
 
 
@@ -679,8 +698,8 @@ def test_random_balls_fill_the_plane(plane, monkeypatch):
     run.settings = run.settings._replace(moons_balls=300, attack_steps=10)
     calls = watched_attacks(monkeypatch)
     results = experiments.measure_plane(run, models["ccu"], x)
-    for _, centre, radius, density, pixels in calls:
-        assert density is models["ccu"].ccu and not pixels
+    for _, centre, radius, density, pixels, guide in calls:
+        assert density is None and guide is models["ccu"].ccu and not pixels
         for column in centre.T:
             assert stats.kstest(column.numpy(), stats.uniform(-4, 8).cdf).pvalue > 1e-4
         spread = stats.uniform(-2, 2.7)

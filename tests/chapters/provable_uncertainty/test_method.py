@@ -850,12 +850,12 @@ def test_what_is_saved_says_all_that_it_means():
 def test_claims_and_settings_are_declared():
     chapter = CHAPTER
     ids = [claim.id for claim in chapter.claims]
-    assert len(set(ids)) == len(ids) == 16 + 2 * len(FOREIGN)
+    assert len(set(ids)) == len(ids) == 18 + 2 * len(FOREIGN)
     for name in FOREIGN:
         mmc = chapter.claim(f"mmc_{name}")
         assert (mmc.rule.side, mmc.rule.bound) == ("below", 0)
         assert FOREIGN[name] in mmc.sentence
-    for name in FOREIGN.keys() - {"noise"}:
+    for name in FOREIGN.keys() - {"noise", "permuted"}:
         auroc = chapter.claim(f"auroc_{name}")
         assert (auroc.rule.side, auroc.rule.bound) == ("above", -0.01)
         assert FOREIGN[name] in auroc.sentence
@@ -864,10 +864,13 @@ def test_claims_and_settings_are_declared():
         "uniform_noise": ("above", 0.95),
         "guarded": ("above", 0),
         "certifiable": ("above", 0.5),
+        "certifiable_whole": ("above", 0.5),
         "ball_10": ("below", 1e-6),
         "ball_12": ("below", 1e-6),
-        "slack_10": ("below", 0.1),
-        "slack_12": ("below", 0.1),
+        "slack_10_noise": ("below", 0.1),
+        "slack_10_near": ("below", 0.1),
+        "slack_12_noise": ("below", 0.1),
+        "slack_12_near": ("below", 0.1),
         "sure_plain": ("above", 0.5),
         "sure_oe_box": ("above", 0.5),
         "paper_oe": ("above", 0.5),
@@ -886,7 +889,8 @@ def test_claims_and_settings_are_declared():
     assert f"{experiments.UNIFORM:g} " in chapter.claim("uniform_noise").statistic
     for s in chapter.settings.values():
         assert f"{s.eps:g}" in chapter.claim("far_root").statistic
-        assert f"{s.tau:g}" in chapter.claim("certifiable").statistic
+        for id in ("certifiable", "certifiable_whole"):
+            assert f"{s.tau:g}" in chapter.claim(id).statistic
         assert all(1 / 10 < s.tau < 1 for _ in s.data)
         assert 0 < s.floor < 1
 

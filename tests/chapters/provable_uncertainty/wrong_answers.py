@@ -18,11 +18,14 @@ def ceiling_of_one(d_in, d_out, R, sigma, theta, D):
 _FALL = "near**2 / (2 * sigma**2) - far**2 / (2 * theta**2)"
 _UNIFORM = """
 def uniform_from(s, th, D, M, eps):
+    fall = {fall}
     if {none}:
         return None
     rest = {rest}
-    return np.sqrt(max(0.0, rest) / (1 / (2 * s**2) - 1 / (2 * th**2)))
+    return np.sqrt(max(0.0, rest) / fall)
 """
+_SLOPE = "1 / (2 * s**2) - 1 / (2 * th**2)"
+_REST = "D * np.log(th / s) - np.log(eps / (1 - 1 / M - eps))"
 _DENSITIES = """
 def learn_densities(ccu, draw, steps):
     adam = torch.optim.Adam(ccu.parameters(), lr=0.01)
@@ -68,17 +71,31 @@ WRONG = {
     ],
     3: [
         # Equal widths let through.
-        _UNIFORM.format(
-            none="s > th", rest="D * np.log(th / s) - np.log(eps / (1 - 1 / M - eps))"
-        ),
+        _UNIFORM.format(fall=_SLOPE, none="fall < 0", rest=_REST),
+        # No widths refused.
+        _UNIFORM.format(fall=f"abs({_SLOPE})", none="fall == 0", rest=_REST),
         # Without the dimension.
-        _UNIFORM.format(
-            none="s >= th", rest="np.log(th / s) - np.log(eps / (1 - 1 / M - eps))"
-        ),
+        _UNIFORM.format(fall=_SLOPE, none="fall <= 0", rest=_REST.removeprefix("D * ")),
         # The odds of epsilon without the share of the classes.
         _UNIFORM.format(
-            none="s >= th", rest="D * np.log(th / s) - np.log(eps / (1 - eps))"
+            fall=_SLOPE,
+            none="fall <= 0",
+            rest="D * np.log(th / s) - np.log(eps / (1 - eps))",
         ),
+        # The out-component's width taken for one, everywhere.
+        _UNIFORM.format(
+            fall="1 / (2 * s**2) - 1 / 2",
+            none="s >= 1",
+            rest=_REST.replace("th / s", "1 / s"),
+        ),
+        # The out-component's width taken for one, in the fall.
+        _UNIFORM.format(fall="1 / (2 * s**2) - 1 / 2", none="s >= th", rest=_REST),
+        # The out-component's width taken for one, in the rest.
+        _UNIFORM.format(
+            fall=_SLOPE, none="fall <= 0", rest=_REST.replace("th / s", "1 / s")
+        ),
+        # The in-component's width compared with one.
+        _UNIFORM.format(fall=_SLOPE, none="s >= 1", rest=_REST),
     ],
     4: [
         # Straight up: the other pixels stay, which is dear.
