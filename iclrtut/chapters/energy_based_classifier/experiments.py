@@ -99,7 +99,7 @@ def foreign_sets(test: Labelled, rng: np.random.Generator, n: int) -> dict[str, 
     permuted = images.shuffled_alike(x, rng)
     interpolated = images.interpolated(test.x, test.y, n, rng)
     return {
-        "letters": images.letters(x, rng, **PIXELS),
+        "letters": images.letters(x, rng, low=PIXELS["low"], high=PIXELS["high"]),
         "binary": images.noise(x, rng, **PIXELS).sign(),
         "photographs": images.photographs(x, rng, **PIXELS),
         "permuted": permuted,
