@@ -254,6 +254,7 @@ def imported(file):
 
 # Shared functions that fewer than two chapters use, and why they are shared.
 SHARED = {
+    "alternate": "of the benchmarks, too",
     "ece_floor": "of calibration, with the error that it is the floor of",
     "fit_probe": "for the chapters on features that are to come",
     "fit_temperature": "of calibration, for the chapter that compares classifiers",

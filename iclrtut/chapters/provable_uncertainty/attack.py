@@ -140,8 +140,7 @@ def _climb(
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The best log confidence [n] of all starts and rates, and its z [n, D]."""
-    n, guide = len(goal.x), goal.guide
-    mean = None if guide is None else towards(guide, goal.x, goal.R)
+    n, mean = len(goal.x), towards(goal.guide, goal.x, goal.R) if goal.guide else None
     starts = _starts(goal.centre, goal.R, mean, restarts, generator)
     pairs = list(product(starts, rates))
     z = goal.project(torch.cat([start for start, _ in pairs]).detach())

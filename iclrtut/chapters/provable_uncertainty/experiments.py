@@ -429,9 +429,8 @@ def measure_adversarial(run: Run, data: Data, trained: Models) -> Measurements:
     for end, pixels in (("", False), ("_box", True)):
         found, top = dict(more), {}
         for name, (each, R) in tries.items():
-            inside = each.ccu is not None
-            log_top = _attack(run, log_p(each), ccu, balls.x, R, inside, pixels)
-            top[name] = log_top.exp()
+            best = _attack(run, log_p(each), ccu, balls.x, R, bool(each.ccu), pixels)
+            top[name] = best.exp()
             found[name] = float(top[name].median())
         for kind in ("plain", "oe"):
             before = metrics.share(confidences(trained[kind], balls.x) > SURE)["value"]
@@ -461,10 +460,9 @@ def measure_paper(
     hits = {}
     for kind, each in trained.items():
         each = each._replace(ccu=guard) if kind == "ccu" else each
-        own = each.ccu is not None
+        own = kind == "ccu"
         top = _attack(run, log_p(each), guard, balls.x, balls.radius, own, True)
-        hit = top.exp() >= confidences(each, data.x_test).median()
-        hits[kind] = metrics.share(hit)
+        hits[kind] = metrics.share(top.exp() >= confidences(each, data.x_test).median())
     more |= {kind: each["value"] for kind, each in hits.items()}
     return {f"paper_{kind}": {**more, **hits[kind]} for kind in ("plain", "oe")}
 
@@ -516,8 +514,7 @@ def measure_images(
         row |= {"value": -float(every.min()), "balls": float(len(every))}
         found[f"ball_{id}"] = row
         for where in balls:
-            least = max(row[where], LEAST)
-            found[f"slack_{id}_{where}"] = {**row, "value": least}
+            found[f"slack_{id}_{where}"] = {**row, "value": max(row[where], LEAST)}
     return found
 
 

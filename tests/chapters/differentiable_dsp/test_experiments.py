@@ -13,7 +13,7 @@ from torch import nn
 
 from iclrtut import data
 from iclrtut.audio import a_weighting
-from iclrtut.chapters.differentiable_dsp import experiments, method
+from iclrtut.chapters.differentiable_dsp import experiments, instruments, method
 from iclrtut.chapters.differentiable_dsp.decoder import Decoder, Trunk
 from iclrtut.chapters.differentiable_dsp.experiments import Clip
 from iclrtut.chapters.differentiable_dsp.method import Controls
@@ -31,11 +31,11 @@ def reed(run, n, name="train"):
 # Sounds
 
 
-@pytest.mark.parametrize("name", experiments.INSTRUMENTS)
+@pytest.mark.parametrize("name", instruments.INSTRUMENTS)
 def test_the_sound_of_an_instrument_depends_on_pitch_and_level(name):
     run = start("quick")
     f0, level = torch.tensor([[220.0, 220, 440]]), torch.tensor([[0.4, 1.0, 1.0]])
-    sound = experiments.perform(run, name, f0, level)
+    sound = instruments.perform(run, name, f0, level)
     assert sound.amplitude.shape == (1, 3)
     assert sound.distribution.shape == (1, 3, 40)
     assert sound.noise.shape == (1, 3, 33)
@@ -53,18 +53,18 @@ def test_the_sound_of_an_instrument_depends_on_pitch_and_level(name):
 
 def test_each_seed_builds_its_own_instrument():
     one, other = (
-        [experiments.built(start(seed=seed), name) for name in ("reed", "glass")]
+        [instruments.built(start(seed=seed), name) for name in ("reed", "glass")]
         for seed in (0, 1)
     )
     assert one == [
-        experiments.built(start("quick"), name) for name in ("reed", "glass")
+        instruments.built(start("quick"), name) for name in ("reed", "glass")
     ]
     for mine, theirs in zip(one, other, strict=True):
         assert not set(mine._replace(formants=0)) & set(theirs._replace(formants=1))
         assert mine.formants != theirs.formants
-    known = experiments.INSTRUMENTS["reed"]
+    known = instruments.INSTRUMENTS["reed"]
     for seed in range(20):
-        made = experiments.built(start(seed=seed), "reed")
+        made = instruments.built(start(seed=seed), "reed")
         for name, most in (("rolloff", 0.2), ("dull", 0.2), ("steep", 0.1)):
             assert abs(getattr(made, name) - getattr(known, name)) <= most
         assert 0.7 <= made.even / known.even <= 1
@@ -76,7 +76,7 @@ def test_each_seed_builds_its_own_instrument():
 def test_instruments_differ_and_unknown_ones_are_refused():
     run = start()
     f0, level = torch.full((1, 4), 300.0), torch.full((1, 4), 0.8)
-    one, two = (experiments.perform(run, name, f0, level) for name in ("reed", "glass"))
+    one, two = (instruments.perform(run, name, f0, level) for name in ("reed", "glass"))
     assert (one.distribution - two.distribution).abs().max() > 0.05
     refused(
         r"no instrument 'drum': use reed, glass\.",
