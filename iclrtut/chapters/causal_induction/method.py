@@ -1,0 +1,745 @@
+"""Neural causal induction from interventions, beside the exact posterior, at speed.
+
+Ke, Wang, Mitrovic, Szummer, Rezende, ICLR 2020 workshop on causal learning for decision
+making. Numbers in brackets are equations of the chapter `causal_induction`; graphs are
+numbered as in `graphs.dags`. For a table of your own, one sample a row, and the column
+that was forced in each row (-1: none):
+
+    answer = posterior(table, targets)  # [m, n] with n up to 5, and [m]
+    answer.probabilities                # of every acyclic graph, `answer.graphs`
+    answer.edges                        # P(i -> j | table), [n, n]
+    answer.next                         # which column to force next
+    answer.summary                      # that in words, and what it takes for granted
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Generator, Tensor, nn
+from torch.nn.functional import one_hot, softplus
+
+from iclrtut.chapters.causal_induction.graphs import (
+    MOST,
+    dags,
+    families,
+    others,
+    parent_sets,
+    relabelling,
+    robinson,
+)
+from iclrtut.errors import BadRequest
+from iclrtut.train import seeded
+
+SPREAD = 8.0  # standard deviation of a forced value
+NOISES = ("normal", "laplace", "uniform", "t3")
+MECHANISMS = ("linear", "tanh", "abs", "square")
+
+
+# Worlds
+
+
+class Prior(NamedTuple):
+    """Of each node: variance ~ IG(a_p, tau/2), weights ~ N(0, variance/tau), (6).
+
+    Attributes:
+        alpha: a_p = (alpha - n + p + 1) / 2 for p parents; None for n + 2.
+        tau: above 0.
+    """
+
+    alpha: float | None = None
+    tau: float = 2.0
+
+    def shapes(self, n: int) -> Tensor:
+        """a_p for p = 0 to n - 1 parents, float64 [n].
+
+        Raises:
+            BadRequest: alpha of n - 1 or less, or tau that is not positive.
+        """
+        alpha = n + 2 if self.alpha is None else self.alpha
+        if not (math.isfinite(alpha) and alpha > n - 1):
+            raise BadRequest(f"alpha is {alpha}: give more than {n - 1} for {n} nodes.")
+        if not (math.isfinite(self.tau) and self.tau > 0):
+            raise BadRequest(f"tau is {self.tau}: give a positive number.")
+        return (alpha - n + 1 + torch.arange(n, dtype=torch.float64)) / 2
+
+
+STANDARD = Prior()
+
+
+class World(NamedTuple):
+    """B graphs with parameters, and the noise of all their steps, (1).
+
+    x_i = sum_j weights[j, i] f(x_j) + scale[i] noise[i], parents j of i.
+
+    Attributes:
+        graph: numbers in `dags`, int64 [B].
+        weights: [B, n, n], of j -> i at [j, i]; zero where there is no arrow.
+        scale: standard deviation of each node's noise, [B, n].
+        noise: of variance 1, [B, T, n].
+        mechanism: f: "linear" (z), "tanh" (2 tanh z), "abs" or "square" (z^2 / 3).
+    """
+
+    graph: Tensor
+    weights: Tensor
+    scale: Tensor
+    noise: Tensor
+    mechanism: str = "linear"
+
+
+def draw(
+    B: int,
+    n: int,
+    steps: int,
+    generator: Generator,
+    *,
+    graph: Tensor | None = None,
+    allowed: Tensor | None = None,
+    noise: str = "normal",
+    mechanism: str = "linear",
+    prior: Prior = STANDARD,
+) -> World:
+    """Worlds from the prior that `log_posterior` assumes; float64.
+
+    Args:
+        B, n, steps: how many worlds, nodes, and steps of noise.
+        generator: draws all.
+        graph: numbers of graphs [B] instead of uniform ones.
+        allowed: numbers of the graphs to draw from, uniformly; None for all.
+        noise: of each node: "normal", "laplace", "uniform" or "t3", of one variance.
+        mechanism: f of a parent's value, as in `World`.
+        prior: of the parameters.
+
+    Raises:
+        BadRequest: no such noise, mechanism, graph or prior.
+    """
+    if mechanism not in MECHANISMS:
+        raise BadRequest(
+            f"mechanism {mechanism!r} is unknown: use one of {', '.join(MECHANISMS)}."
+        )
+    if graph is None:
+        pool = torch.arange(len(dags(n))) if allowed is None else allowed
+        graph = pool[torch.randint(len(pool), (B,), generator=generator)]
+    A = dags(n)[_known(graph, n)]
+    shape = prior.shapes(n)[A.sum(-2)]  # [B, n]
+    scale = (prior.tau / 2 / torch._standard_gamma(shape, generator)).sqrt()
+    weights = A * _normal((B, n, n), generator) * (scale / prior.tau**0.5)[:, None]
+    return World(
+        graph, weights, scale, _noise((B, steps, n), generator, noise), mechanism
+    )
+
+
+def _known(graph: Tensor, n: int) -> Tensor:
+    """Numbers of graphs, once they are known to be in the list."""
+    most = len(dags(n))
+    if graph.dtype != torch.int64 or not bool(((graph >= 0) & (graph < most)).all()):
+        raise BadRequest(
+            f"a graph is not one of {n} nodes: number them 0 to {most - 1}."
+        )
+    return graph
+
+
+def _normal(shape: Sequence[int], generator: Generator) -> Tensor:
+    return torch.randn(tuple(shape), generator=generator, dtype=torch.float64)
+
+
+def _noise(shape: Sequence[int], generator: Generator, kind: str) -> Tensor:
+    """Draws of mean 0 and variance 1."""
+    if kind not in NOISES:
+        raise BadRequest(f"noise {kind!r} is unknown: use one of {', '.join(NOISES)}.")
+    if kind == "normal":
+        return _normal(shape, generator)
+    if kind == "t3":
+        z, half = _normal(shape, generator), torch.full(tuple(shape), 1.5).double()
+        return z / (2 * torch._standard_gamma(half, generator)).sqrt()
+    u = torch.rand(tuple(shape), generator=generator, dtype=torch.float64) - 0.5
+    if kind == "uniform":
+        return 12**0.5 * u
+    return -u.sign() * torch.log1p(-2 * u.abs()) / 2**0.5
+
+
+def interventions(
+    B: int, n: int, steps: int, generator: Generator, spread: float = SPREAD
+) -> tuple[Tensor, Tensor]:
+    """One uniform target a step, int64 [B, steps], and N(0, spread^2) to force."""
+    targets = torch.randint(n, (B, steps), generator=generator)
+    return targets, spread * _normal((B, steps), generator)
+
+
+def respond(world: World, targets: Tensor, forced: Tensor) -> Tensor:
+    """The values of all nodes at each step, by the truncated factorisation, (2).
+
+    Args:
+        world: noise [B, T, n].
+        targets: node that is forced, int64 [B, T]; -1 for none.
+        forced: to which value, [B, T].
+
+    Returns:
+        float64 [B, T, n]. After n sweeps every node has seen its ancestors.
+    """
+    n = world.weights.shape[-1]
+    noise = world.scale[:, None] * world.noise
+    held = targets[..., None] == torch.arange(n)
+    x = torch.where(held, forced[..., None], noise)
+    for _ in range(n - 1):
+        x = _mechanism(x, world.mechanism) @ world.weights + noise
+        x = torch.where(held, forced[..., None], x)
+    return x
+
+
+def _mechanism(z: Tensor, name: str) -> Tensor:
+    if name == "tanh":
+        return 2 * z.tanh()
+    if name == "abs":
+        return z.abs()
+    return z.square() / 3 if name == "square" else z
+
+
+class Episodes(NamedTuple):
+    """What a learner sees, and the graph: [B], int64 [B, T], float64 [B, T, n]."""
+
+    graph: Tensor
+    targets: Tensor
+    values: Tensor
+
+
+def sample(B: int, n: int, steps: int, generator: Generator, **world: Any) -> Episodes:
+    """Episodes with one intervention a step; keywords go to `draw`."""
+    drawn = draw(B, n, steps, generator, **world)
+    targets, forced = interventions(B, n, steps, generator)
+    return Episodes(drawn.graph, targets, respond(drawn, targets, forced))
+
+
+# The exact posterior
+
+
+class Statistics(NamedTuple):
+    """All that the posterior needs of the data, (8).
+
+    Attributes:
+        free: how many steps did not force node i, [..., n].
+        scatter: sum of x x^T over those steps, [..., n, n, n] with node i first.
+    """
+
+    free: Tensor
+    scatter: Tensor
+
+    def add(self, values: Tensor, targets: Tensor) -> "Statistics":
+        """One step more: values [..., n], targets [...]."""
+        n = values.shape[-1]
+        left = (targets[..., None] != torch.arange(n)).to(values)
+        outer = values[..., :, None] * values[..., None, :]
+        more = left[..., None, None] * outer[..., None, :, :]
+        return Statistics(self.free + left, self.scatter + more)
+
+
+def nothing(B: int, n: int) -> Statistics:
+    """Before any data."""
+    return Statistics(
+        torch.zeros(B, n, dtype=torch.float64),
+        torch.zeros(B, n, n, n, dtype=torch.float64),
+    )
+
+
+def statistics(
+    values: Tensor, targets: Tensor, after: Sequence[int] | None = None
+) -> Statistics:
+    """Running sums after each step, (8).
+
+    Args:
+        values: [B, T, n].
+        targets: int64 [B, T]; -1 where nothing was forced.
+        after: numbers of steps to report, each 0 to T; None for 1 to T.
+
+    Returns:
+        Statistics [B, steps reported, ...], float64.
+
+    Raises:
+        BadRequest: wrong shapes, values that are not finite, or no such target or step.
+    """
+    x, targets = _checked(values, targets)
+    B, T, n = x.shape
+    free = (targets[..., None] != torch.arange(n)).to(x)
+    outer = (x[..., :, None] * x[..., None, :])[:, :, None]
+    sums = Statistics(free.cumsum(1), (free[..., None, None] * outer).cumsum(1))
+    if after is None:
+        return sums
+    if not all(0 <= t <= T for t in after):
+        raise BadRequest(f"after is {list(after)}: give numbers of steps, 0 to {T}.")
+    start, at = nothing(B, n), torch.tensor(list(after), dtype=torch.int64)
+    return Statistics(
+        torch.cat([start.free[:, None], sums.free], 1)[:, at],
+        torch.cat([start.scatter[:, None], sums.scatter], 1)[:, at],
+    )
+
+
+def _checked(values: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    if values.ndim != 3 or targets.shape != values.shape[:2]:
+        raise BadRequest(
+            f"values {list(values.shape)} and targets {list(targets.shape)} do not "
+            "fit: give [B, T, n] and [B, T]."
+        )
+    n = values.shape[-1]
+    if not bool(values.isfinite().all()):
+        raise BadRequest("values hold NaN or infinity: leave those steps out.")
+    if targets.dtype != torch.int64 or not bool(
+        ((targets >= -1) & (targets < n)).all()
+    ):
+        raise BadRequest(f"a target is no node: give whole numbers from -1 to {n - 1}.")
+    return values.double(), targets
+
+
+def node_scores(seen: Statistics, prior: Prior = STANDARD) -> Tensor:
+    """log p(values of node i | parents P) of every node and set of parents, (6).
+
+    With S what is left of R_ii after regression on P, the score is const(p, m) -
+    (a_p + m/2) log S - log|R_P| / 2; all |R_P| come from one elimination.
+
+    Args:
+        seen: statistics, free [..., n].
+        prior: of the parameters.
+
+    Returns:
+        float64 [..., n, 2^(n-1)], in nats; sets as in `graphs.parent_sets`.
+    """
+    n, lead = seen.free.shape[-1], seen.free.shape[:-1]
+    size = parent_sets(n)[0].sum(-1)  # parents of each set, the same for all nodes
+    half = (seen.free.reshape(-1, n).T / 2)[:, None]  # [n, 1, N]
+    R = seen.scatter.reshape(-1, n, n, n).movedim(0, -1)  # [n, n, n, N]
+    logs, left = zip(*(_eliminate(R[i], i, prior.tau) for i in range(n)), strict=True)
+    a = prior.shapes(n)[size][:, None]  # [sets, 1]
+    p = size[:, None].double()
+    most = int(seen.free.max().item()) if seen.free.numel() else 0
+    table = torch.lgamma(a + torch.arange(most + 1) / 2) - torch.lgamma(a)
+    table += (a + p / 2) * math.log(prior.tau)
+    m = seen.free.reshape(-1, n).T.long()  # [n, N]
+    constant = table[:, m].movedim(0, 1) - half * math.log(math.pi)
+    scores = constant - (a + half) * torch.stack(left).log() - torch.stack(logs) / 2
+    return scores.movedim(-1, 0).reshape(*lead, n, -1)
+
+
+def _eliminate(R: Tensor, i: int, tau: float) -> tuple[Tensor, Tensor]:
+    """log|R_P| and what is left of R_ii, for all sets P of other nodes, [sets, N].
+
+    Args:
+        R: scatter [n, n, N]; tau is added to its diagonal.
+        i: the node.
+    """
+    n = len(R)
+    order = torch.cat([others(n)[i], torch.tensor([i])])
+    M = (R[order][:, order] + tau * torch.eye(n, dtype=R.dtype)[..., None])[None]
+    logs = M.new_zeros(1, R.shape[-1])
+    for _ in range(n - 1):  # each set so far, without the next node and with it
+        pivot, column, rest = M[:, 0, 0], M[:, 1:, 0], M[:, 1:, 1:]
+        less = (column / pivot[:, None])[:, :, None] * column[:, None]
+        M = torch.cat([rest, rest - less])
+        logs = torch.cat([logs, logs + pivot.log()])
+    return logs, M[:, 0, 0]
+
+
+def graph_scores(seen: Statistics, prior: Prior = STANDARD) -> Tensor:
+    """log p(data | graph) of every graph, [..., graphs], in nats: sums of (6)."""
+    n = seen.free.shape[-1]
+    scores = node_scores(seen, prior)
+    flat = scores.reshape(-1, n * scores.shape[-1]).T.contiguous()
+    rows = families(n) + torch.arange(n) * scores.shape[-1]
+    total = flat[rows[:, 0]]
+    for i in range(1, n):
+        total += flat[rows[:, i]]
+    return total.T.reshape(*scores.shape[:-2], -1)
+
+
+def log_likelihoods(
+    values: Tensor,
+    targets: Tensor,
+    after: Sequence[int] | None = None,
+    prior: Prior = STANDARD,
+) -> Tensor:
+    """log p(x_1..t | graph, targets) after each step, [B, steps, graphs], (8).
+
+    Args:
+        values, targets, after: as in `statistics`.
+        prior: of the parameters.
+    """
+    return graph_scores(statistics(values, targets, after), prior)
+
+
+def log_posterior(
+    values: Tensor,
+    targets: Tensor,
+    after: Sequence[int] | None = None,
+    prior: Prior = STANDARD,
+) -> Tensor:
+    """log p(graph | data) after each step under a uniform prior over graphs, (9).
+
+    Args:
+        values, targets, after: as in `statistics`.
+        prior: of the parameters.
+
+    Returns:
+        float64 [B, steps, graphs].
+    """
+    return log_likelihoods(values, targets, after, prior).log_softmax(-1)
+
+
+def predictive(log_likelihoods: Tensor) -> Tensor:
+    """log p(x_t | x_1..t-1, do) for t = 1 to T, (9), in nats.
+
+    Args:
+        log_likelihoods: after 1 to T steps, [B, T, graphs].
+
+    Returns:
+        [B, T]; they add up to log p(x_1..T) under the uniform prior.
+    """
+    total = log_likelihoods.logsumexp(-1) - math.log(log_likelihoods.shape[-1])
+    return torch.diff(total, prepend=torch.zeros_like(total[:, :1]))
+
+
+# What beliefs say
+
+
+def nodes(log_p: Tensor) -> int:
+    """n, from the number of graphs on the last axis.
+
+    Raises:
+        BadRequest: no n has as many graphs.
+    """
+    known = {robinson(n): n for n in range(2, MOST + 1)}
+    if log_p.shape[-1] not in known:
+        raise BadRequest(
+            f"beliefs of {log_p.shape[-1]} graphs: give one for each of "
+            f"{', '.join(map(str, known))}."
+        )
+    return known[log_p.shape[-1]]
+
+
+def entropy(log_p: Tensor) -> Tensor:
+    """H(p) over the last axis, in nats."""
+    return -(log_p.exp() * log_p.clamp_min(-1e30)).sum(-1)
+
+
+def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) over the last axis, in nats, (10)."""
+    p = log_p.exp()
+    return torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1)
+
+
+def edge_marginals(log_p: Tensor) -> Tensor:
+    """P(i -> j), [..., n, n], of beliefs over graphs [..., graphs]."""
+    n = nodes(log_p)
+    flat = log_p.exp() @ dags(n).flatten(1).to(log_p)
+    return flat.view(*flat.shape[:-1], n, n)
+
+
+def edge_logits(log_p: Tensor) -> Tensor:
+    """log P(i -> j) - log P(not), [..., n, n], summed in logs; -inf on the diagonal.
+
+    Args:
+        log_p: of graphs, [..., graphs], normalised or not.
+    """
+    n = nodes(log_p)
+    A, rows = dags(n), []
+    for i in range(n):
+        for j in range(n):
+            has = A[:, i, j]
+            rows.append(log_p[..., has].logsumexp(-1) - log_p[..., ~has].logsumexp(-1))
+    return torch.stack(rows, -1).view(*log_p.shape[:-1], n, n)
+
+
+def product(logits: Tensor) -> Tensor:
+    """log q(graph) = sum over entries, of independent edges, [..., graphs], (11).
+
+    Args:
+        logits: of each entry, [..., n, n]; the diagonal is not used.
+
+    Returns:
+        Not normalised: what the product gives to graphs with cycles is missing.
+    """
+    n = logits.shape[-1]
+    off = ~torch.eye(n, dtype=torch.bool)
+    A = dags(n)[:, off].to(logits)
+    free = logits[..., off]
+    return free @ A.T - softplus(free).sum(-1, keepdim=True)
+
+
+def total_correlation(log_p: Tensor) -> Tensor:
+    """Sum of the entries' entropies less the entropy of graphs, (11), in nats."""
+    n = nodes(log_p)
+    z = edge_logits(log_p)[..., ~torch.eye(n, dtype=torch.bool)].clamp(-1e4, 1e4)
+    return (softplus(z) - z * z.sigmoid()).sum(-1) - entropy(log_p)
+
+
+class Gain(NamedTuple):
+    """Of do(k) for each node k, by two routes, each [..., n], in nats, (12)."""
+
+    entropy: Tensor  # H - E[H after]
+    kl: Tensor  # E KL(after || before)
+
+
+def gains(
+    seen: Statistics,
+    generator: Generator,
+    draws: int = 48,
+    spread: float = SPREAD,
+    prior: Prior = STANDARD,
+) -> Gain:
+    """What forcing each node to a N(0, spread^2) value is expected to tell, (12).
+
+    Args:
+        seen: statistics, free [B, n].
+        generator: draws a graph, its parameters, a value and an outcome each.
+        draws: outcomes a node.
+        spread: standard deviation of what is forced.
+        prior: of the parameters.
+
+    Returns:
+        Both routes, each [B, n]; of few draws, one may come out negative.
+    """
+    B, n = seen.free.shape
+    before = graph_scores(seen, prior).log_softmax(-1)
+    graph = torch.multinomial(before.exp(), draws, True, generator=generator)
+    rows = torch.arange(B).repeat_interleave(draws)
+    many = Statistics(seen.free[rows], seen.scatter[rows])
+    world = posterior_world(many, graph.flatten(), generator, prior)
+    forced = spread * _normal((B * draws, 1), generator)
+    results = []
+    for k in range(n):
+        target = torch.full((B * draws, 1), k)
+        x = respond(world, target, forced)
+        after = graph_scores(many.add(x[:, 0], target[:, 0]), prior)
+        after = after.log_softmax(-1).view(B, draws, -1)
+        drop = entropy(before) - entropy(after).mean(1)
+        results.append(torch.stack([drop, kl(after, before[:, None]).mean(1)]))
+    return Gain(*torch.stack(results, -1))
+
+
+def posterior_world(
+    seen: Statistics, graph: Tensor, generator: Generator, prior: Prior = STANDARD
+) -> World:
+    """Parameters of given graphs from their posterior, and one step of noise.
+
+    Args:
+        seen: statistics, free [B, n].
+        graph: numbers in `dags`, int64 [B].
+        generator: draws all.
+        prior: of the parameters.
+    """
+    B, n = seen.free.shape
+    parents = dags(n)[_known(graph, n)].mT.double()  # [B, i, j]
+    eye = torch.eye(n, dtype=torch.float64)
+    R = seen.scatter + prior.tau * eye
+    own = R[:, torch.arange(n), torch.arange(n)]
+    inside = parents[..., None] * parents[..., None, :]
+    L = torch.linalg.cholesky(torch.where(inside > 0, R, eye * (1 - inside)))
+    right = (own * parents)[..., None]
+    mean = torch.cholesky_solve(right, L)
+    left = torch.diagonal(own, dim1=-2, dim2=-1) - (right * mean).sum((-2, -1))
+    shape = prior.shapes(n)[parents.sum(-1).long()] + seen.free / 2
+    scale = (left / 2 / torch._standard_gamma(shape, generator)).sqrt()
+    z = _normal((B, n, n, 1), generator)
+    spread = torch.linalg.solve_triangular(L.mT, z, upper=True)
+    weights = (mean + scale[..., None, None] * spread)[..., 0] * parents
+    return World(graph, weights.mT, scale, _normal((B, 1, n), generator))
+
+
+# Relabelling
+
+
+def relabel(values: Tensor, targets: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    """The same data with nodes renamed: new node a is old node order[a], (13).
+
+    Args:
+        values: [B, T, n].
+        targets: int64 [B, T].
+        order: int64 [n], a row of `graphs.relabelling`.
+    """
+    place = torch.argsort(order)  # new name of each old node
+    new = torch.where(targets < 0, targets, place[targets.clamp_min(0)])
+    return values[..., order], new
+
+
+def symmetrised(log_qs: Tensor) -> Tensor:
+    """The mean over relabellings of beliefs, each read in the old names, (13).
+
+    Args:
+        log_qs: of the data in each order of `graphs.relabelling`, [n!, ..., graphs].
+
+    Returns:
+        log q of the graphs in their old names, [..., graphs].
+    """
+    new = relabelling(nodes(log_qs))[1]
+    old = torch.stack([q[..., r] for q, r in zip(log_qs, new, strict=True)])
+    return old.logsumexp(0) - math.log(len(old))
+
+
+# The network
+
+
+def features(values: Tensor, targets: Tensor) -> Tensor:
+    """What a network sees of each step, float32 [..., 3 n]: asinh(x), x / 8, target."""
+    n = values.shape[-1]
+    which = one_hot(targets + 1, n + 1)[..., 1:]
+    return torch.cat([values.asinh(), values / 8, which], -1).float()
+
+
+class Belief(nn.Module):
+    """A GRU that takes steps in and gives logits after each.
+
+    Linear, ReLU, GRU, then a read-out of one hidden layer.
+
+    Args:
+        inputs, outputs: width of a step's features, and of the read-out.
+        seed: of the first weights.
+        width: of every layer.
+    """
+
+    def __init__(self, inputs: int, outputs: int, seed: int, width: int = 64) -> None:
+        super().__init__()
+        with seeded(seed):
+            self.inside = nn.Linear(inputs, width)
+            self.memory = nn.GRU(width, width, batch_first=True)
+            self.hidden = nn.Linear(width, width)
+            self.outside = nn.Linear(width, outputs)
+
+    def states(self, steps: Tensor) -> Tensor:
+        """The state after each step, [B, T, width], of features [B, T, inputs]."""
+        states: Tensor = self.memory(self.inside(steps).relu())[0]
+        return states
+
+    def forward(self, steps: Tensor) -> Tensor:
+        """Logits after each step, [B, T, outputs]."""
+        logits: Tensor = self.outside(self.hidden(self.states(steps)).relu())
+        return logits
+
+
+# A reader's own table
+
+
+class Answer(NamedTuple):
+    """What a table says of its graph.
+
+    Attributes:
+        graphs: all acyclic graphs, bool [graphs, n, n].
+        probabilities: of each, [graphs].
+        edges: P(i -> j | table), [n, n].
+        gains: what forcing each column once more is expected to tell, [n], in nats.
+    """
+
+    graphs: Tensor
+    probabilities: Tensor
+    edges: Tensor
+    gains: Tensor
+
+    @property
+    def next(self) -> int:
+        """The column to force next, by the expected gain."""
+        return int(self.gains.argmax())
+
+    @property
+    def summary(self) -> str:
+        """All that in words, with what it takes for granted."""
+        best = int(self.probabilities.argmax())
+        arrows = ", ".join(
+            f"{i} -> {j}" for i, j in self.graphs[best].nonzero().tolist()
+        )
+        left = entropy(self.probabilities.log()).item()
+        return (
+            f"The likeliest graph ({arrows or 'no arrow'}) has probability "
+            f"{self.probabilities[best].item():.2f}; {left:.2f} of "
+            f"{math.log(len(self.graphs)):.2f} nats are open. Force column {self.next} "
+            f"next: {self.gains.max().item():.2f} nats are expected of it. This holds "
+            "if no common cause is hidden, effects are linear, noise is normal, rows "
+            "are independent, and forcing a column sets its value and nothing else; "
+            "where one of these fails, the answer may be sure and wrong."
+        )
+
+
+def posterior(
+    table: ArrayLike,
+    targets: ArrayLike,
+    *,
+    standardise: bool = True,
+    prior: Prior = STANDARD,
+    seed: int = 0,
+) -> Answer:
+    """The posterior over graphs of a table with an intervention column, (8), (9).
+
+    The prior holds every acyclic graph for equally likely, mechanisms for linear with
+    normal noise, and weights and variances for drawn as in (6), around zero. So each
+    column is first centred and scaled by the rows in which nothing was forced (where
+    those are fewer than two, by the rows in which it was not).
+
+    Args:
+        table: m samples of n columns, [m, n], finite numbers.
+        targets: the column that was forced in each row, [m]; -1 for none.
+        standardise: False where columns are on the prior's scale already.
+        prior: of weights and variances.
+        seed: of the draws behind `gains`.
+
+    Raises:
+        BadRequest: wrong shapes, NaN or infinity, a constant column, more than five
+            columns, a target out of range, or fewer rows than parameters.
+    """
+    x, forced = _table(table, targets)
+    if standardise:
+        x = _standardised(x, forced)
+    seen = statistics(x[None], forced[None], [len(x)])
+    seen = Statistics(seen.free[:, 0], seen.scatter[:, 0])
+    log_p = graph_scores(seen, prior).log_softmax(-1)
+    value = float(x.std()) if standardise else SPREAD
+    told = gains(seen, torch.Generator().manual_seed(seed), 200, value, prior)
+    return Answer(
+        dags(x.shape[1]), log_p[0].exp(), edge_marginals(log_p)[0], told.entropy[0]
+    )
+
+
+def _table(table: ArrayLike, targets: ArrayLike) -> tuple[Tensor, Tensor]:
+    """Rows float64 [m, n] and targets int64 [m], once they are known to be usable."""
+    rows, which = np.asarray(table), np.asarray(targets)
+    if rows.ndim != 2 or which.shape != rows.shape[:1]:
+        raise BadRequest(
+            f"a table {list(rows.shape)} with targets {list(which.shape)}: give "
+            "[rows, columns] and [rows]."
+        )
+    m, n = rows.shape
+    if not 2 <= n <= MOST:
+        raise BadRequest(f"the table has {n} columns: give 2 to {MOST}.")
+    if rows.dtype.kind not in "buif" or not np.isfinite(rows).all():
+        raise BadRequest(
+            "the table holds NaN, infinity or no numbers: leave those out."
+        )
+    if (
+        which.dtype.kind not in "iu"
+        or which.min(initial=0) < -1
+        or which.max(initial=0) >= n
+    ):
+        raise BadRequest(
+            f"a target is no column: give whole numbers from -1 to {n - 1}."
+        )
+    if m < n * (n + 1) // 2:
+        raise BadRequest(
+            f"{m} rows for {n} columns: give {n * (n + 1) // 2} or more, as many as "
+            "the fullest graph has parameters."
+        )
+    same = [j for j in range(n) if np.ptp(rows[:, j].astype(float)) == 0]
+    if same:
+        raise BadRequest(f"column {same[0]} is constant: leave it out.")
+    return torch.from_numpy(rows.astype(np.float64)), torch.from_numpy(
+        which.astype(np.int64)
+    )
+
+
+def _standardised(x: Tensor, forced: Tensor) -> Tensor:
+    """Columns centred and scaled by rows that were left alone."""
+    columns = []
+    for j, column in enumerate(x.T):
+        alone = column[forced == -1]
+        if len(alone) < 2 or not alone.std() > 0:
+            alone = column[forced != j]
+        if len(alone) < 2 or not alone.std() > 0:
+            alone = column
+        columns.append((column - alone.mean()) / alone.std())
+    return torch.stack(columns, 1)
