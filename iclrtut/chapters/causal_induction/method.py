@@ -32,6 +32,7 @@ from iclrtut.chapters.causal_induction.graphs import (
     robinson,
 )
 from iclrtut.errors import BadRequest
+from iclrtut.play import export
 from iclrtut.train import seeded
 
 SPREAD = 8.0  # standard deviation of a forced value
@@ -613,6 +614,30 @@ class Belief(nn.Module):
         """Logits after each step, [B, T, outputs]."""
         logits: Tensor = self.outside(self.hidden(self.states(steps)).relu())
         return logits
+
+
+def figure(model: Belief) -> dict[str, Any]:
+    """The payload of the chapter's figure: the weights and the graphs they speak of.
+
+    The page runs it by `play.widget("causal_induction", figure(model), ...)`.
+
+    Args:
+        model: a network over all graphs, fed `features`.
+
+    Raises:
+        BadRequest: its read-out is not over the graphs of three nodes.
+    """
+    if (model.inside.in_features, model.outside.out_features) != (9, len(dags(3))):
+        raise BadRequest(
+            f"a network from {model.inside.in_features} features to "
+            f"{model.outside.out_features} logits: the figure takes 9 to {len(dags(3))}."
+        )
+    memory, width = model.memory, model.memory.hidden_size
+    gates = [nn.Linear(width, 3 * width) for _ in range(2)]
+    gates[0].weight, gates[0].bias = memory.weight_ih_l0, memory.bias_ih_l0
+    gates[1].weight, gates[1].bias = memory.weight_hh_l0, memory.bias_hh_l0
+    layers = nn.Sequential(model.inside, *gates, model.hidden, model.outside)
+    return export(layers) | {"graphs": dags(3).int().tolist()}
 
 
 # A reader's own table
