@@ -629,13 +629,13 @@ def figure(model: Belief) -> dict[str, Any]:
     """
     if (model.inside.in_features, model.outside.out_features) != (9, len(dags(3))):
         raise BadRequest(
-            f"a network from {model.inside.in_features} features to "
-            f"{model.outside.out_features} logits: the figure takes 9 to {len(dags(3))}."
+            f"the network goes from {model.inside.in_features} to "
+            f"{model.outside.out_features} numbers: the figure takes 9 and 25."
         )
-    memory, width = model.memory, model.memory.hidden_size
+    weights, width = model.memory.all_weights[0], model.memory.hidden_size
     gates = [nn.Linear(width, 3 * width) for _ in range(2)]
-    gates[0].weight, gates[0].bias = memory.weight_ih_l0, memory.bias_ih_l0
-    gates[1].weight, gates[1].bias = memory.weight_hh_l0, memory.bias_hh_l0
+    for gate, weight, bias in zip(gates, weights[:2], weights[2:], strict=True):
+        gate.weight, gate.bias = weight, bias
     layers = nn.Sequential(model.inside, *gates, model.hidden, model.outside)
     return export(layers) | {"graphs": dags(3).int().tolist()}
 
