@@ -687,6 +687,7 @@ def posterior(
     targets: ArrayLike,
     *,
     standardise: bool = True,
+    spread: float = 4.0,
     prior: Prior = STANDARD,
     seed: int = 0,
 ) -> Answer:
@@ -701,6 +702,8 @@ def posterior(
         table: m samples of n columns, [m, n], finite numbers.
         targets: the column that was forced in each row, [m]; -1 for none.
         standardise: False where columns are on the prior's scale already.
+        spread: how far you would force a column next, as a standard deviation on the
+            scale of the standardised columns.
         prior: of weights and variances.
         seed: of the draws behind `gains`.
 
@@ -714,8 +717,7 @@ def posterior(
     seen = statistics(x[None], forced[None], [len(x)])
     seen = Statistics(seen.free[:, 0], seen.scatter[:, 0])
     log_p = graph_scores(seen, prior).log_softmax(-1)
-    value = float(x.std()) if standardise else SPREAD
-    told = gains(seen, torch.Generator().manual_seed(seed), 200, value, prior)
+    told = gains(seen, torch.Generator().manual_seed(seed), 200, spread, prior)
     return Answer(
         dags(x.shape[1]), log_p[0].exp(), edge_marginals(log_p)[0], told.entropy[0]
     )
