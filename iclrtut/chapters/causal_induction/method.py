@@ -14,6 +14,7 @@ that was forced in each row (-1: none):
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -341,16 +342,20 @@ def _eliminate(R: Tensor, i: int, tau: float) -> tuple[Tensor, Tensor]:
     return logs, M[:, 0, 0]
 
 
+@cache
+def _membership(n: int) -> Tensor:
+    """Which scores a graph adds up: 0 or 1, float64 [n 2^(n-1), graphs]."""
+    sets = 2 ** (n - 1)
+    rows = one_hot(families(n), sets)  # [graphs, n, sets]
+    return rows.flatten(1).T.double().contiguous()
+
+
 def graph_scores(seen: Statistics, prior: Prior = STANDARD) -> Tensor:
-    """log p(data | graph) of every graph, [..., graphs], in nats: sums of (6)."""
-    n = seen.free.shape[-1]
-    scores = node_scores(seen, prior)
-    flat = scores.reshape(-1, n * scores.shape[-1]).T.contiguous()
-    rows = families(n) + torch.arange(n) * scores.shape[-1]
-    total = flat[rows[:, 0]]
-    for i in range(1, n):
-        total += flat[rows[:, i]]
-    return total.T.reshape(*scores.shape[:-2], -1)
+    """log p(data | graph) of every graph, [..., graphs], in nats: sums of (6).
+
+    One matrix product, which is faster than picking each graph's n scores.
+    """
+    return node_scores(seen, prior).flatten(-2) @ _membership(seen.free.shape[-1])
 
 
 def log_likelihoods(

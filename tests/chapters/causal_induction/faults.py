@@ -185,9 +185,9 @@ FAULTS = [
         "elimination without the pivot",
     ),
     (
-        "rows = families(n) + torch.arange(n) * scores.shape[-1]",
-        "rows = families(n)",
-        "every node has the scores of the first",
+        "rows = one_hot(families(n), sets)",
+        "rows = one_hot(families(n).flip(1), sets)",
+        "every node has the parents of another",
     ),
     (
         "return torch.diff(total, prepend=torch.zeros_like(total[:, :1]))",
