@@ -32,13 +32,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iclrtut.chapters.causal_induction.graphs import dags, families, parent_sets
 from iclrtut.chapters.causal_induction.method import (
     Belief,
     Episodes,
+    dags,
+    families,
     features,
     interventions,
     log_posterior,
+    parent_sets,
     sample,
 )
 from iclrtut.timing import alternate

@@ -1,8 +1,8 @@
-"""All directed acyclic graphs on a few nodes, and what data can tell apart.
+"""How many acyclic graphs there are, what data can tell apart, and new names.
 
-A graph on n nodes is bool [n, n]: A[i, j] says i -> j. `dags` numbers the acyclic
-ones, and everything else counts on that order. Numbers in brackets are equations of
-the chapter `causal_induction`.
+A graph on n nodes is bool [n, n]: A[i, j] says i -> j. The numbers of acyclic ones are
+those of `method.dags`. Numbers in brackets are equations of the chapter
+`causal_induction`.
 """
 
 import math
@@ -13,14 +13,8 @@ from itertools import permutations, product
 import torch
 from torch import Tensor
 
+from iclrtut.chapters.causal_induction.method import dags, nodes, reach
 from iclrtut.errors import BadRequest
-
-MOST = 5  # nodes: 29,281 graphs; six would have 3,781,503
-
-
-def _check(n: int) -> None:
-    if not 1 <= n <= MOST:
-        raise BadRequest(f"n is {n}: the graphs are listed for 1 to {MOST} nodes.")
 
 
 @cache
@@ -40,60 +34,6 @@ def robinson(n: int) -> int:
     )
 
 
-@cache
-def parent_sets(n: int) -> Tensor:
-    """The sets of possible parents of each node, bool [n, 2^(n-1), n].
-
-    Bit j of a set's number says whether the j-th other node is in it.
-    """
-    _check(n)
-    bits = (torch.arange(2 ** (n - 1))[:, None] >> torch.arange(n - 1)) % 2 == 1
-    sets = torch.zeros(n, 2 ** (n - 1), n, dtype=torch.bool)
-    for i in range(n):
-        sets[i, :, others(n)[i]] = bits
-    return sets
-
-
-@cache
-def others(n: int) -> Tensor:
-    """The other nodes of each node, in order, int64 [n, n - 1]."""
-    rows = [[j for j in range(n) if j != i] for i in range(n)]
-    return torch.tensor(rows, dtype=torch.int64).view(n, n - 1)
-
-
-@cache
-def dags(n: int) -> Tensor:
-    """All acyclic graphs on n nodes, bool [robinson(n), n, n]; number 0 is empty.
-
-    Node n joins each graph on n - 1 nodes in all ways that close no cycle: no path
-    leads from one of its children to one of its parents.
-
-    Raises:
-        BadRequest: no nodes, or more than five.
-    """
-    _check(n)
-    if n == 1:
-        return torch.zeros(1, 1, 1, dtype=torch.bool)
-    old = dags(n - 1)
-    ways = torch.tensor(list(product((False, True), repeat=2 * (n - 1))))
-    parents, children = ways[:, : n - 1].double(), ways[:, n - 1 :].double()
-    path = reach(old).double()
-    allowed = torch.einsum("wc,gcp,wp->gw", children, path, parents) == 0
-    at, way = allowed.nonzero(as_tuple=True)
-    new = torch.zeros(len(at), n, n, dtype=torch.bool)
-    new[:, :-1, :-1] = old[at]
-    new[:, :-1, -1], new[:, -1, :-1] = parents[way] > 0, children[way] > 0
-    return new
-
-
-@cache
-def families(n: int) -> Tensor:
-    """The number of each node's set of parents in each graph, int64 [graphs, n]."""
-    A, weight = dags(n), 2 ** torch.arange(n - 1)
-    columns = [(A[:, o, i] * weight).sum(-1) for i, o in enumerate(others(n))]
-    return torch.stack(columns, -1)
-
-
 def number(A: Tensor) -> Tensor:
     """The numbers in `dags` of acyclic graphs [..., n, n], int64 [...].
 
@@ -110,28 +50,7 @@ def number(A: Tensor) -> Tensor:
     return order[at]
 
 
-@cache
-def relabelling(n: int) -> tuple[Tensor, Tensor]:
-    """All n! orders of the nodes, and what each makes of each graph, (13).
-
-    Returns:
-        orders, int64 [n!, n]: new node a is old node orders[., a]; and int64
-        [n!, graphs]: the new number of each graph.
-    """
-    orders = torch.tensor(list(permutations(range(n))))
-    A = dags(n)
-    return orders, torch.stack([number(A[:, o][:, :, o]) for o in orders])
-
-
 # What data can tell apart
-
-
-def reach(A: Tensor) -> Tensor:
-    """Whether a path, of no step or more, leads from i to j; bool [..., n, n]."""
-    n = A.shape[-1]
-    step = A.double() + torch.eye(n, dtype=torch.float64)
-    walks: Tensor = torch.linalg.matrix_power(step, n)
-    return walks > 0
 
 
 def separated(A: Tensor, i: int, j: int, given: Sequence[int]) -> Tensor:
@@ -202,3 +121,46 @@ def classes(A: Tensor, targets: Sequence[int] = ()) -> Tensor:
     keys = torch.cat([part.flatten(1) for part in parts], 1)
     labels: Tensor = torch.unique(keys.byte(), dim=0, return_inverse=True)[1]
     return labels
+
+
+# New names
+
+
+@cache
+def relabelling(n: int) -> tuple[Tensor, Tensor]:
+    """All n! orders of the nodes, and what each makes of each graph, (13).
+
+    Returns:
+        orders, int64 [n!, n]: new node a is old node orders[., a]; and int64
+        [n!, graphs]: the new number of each graph.
+    """
+    orders = torch.tensor(list(permutations(range(n))))
+    A = dags(n)
+    return orders, torch.stack([number(A[:, o][:, :, o]) for o in orders])
+
+
+def relabel(values: Tensor, targets: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    """The same data with nodes renamed: new node a is old node order[a], (13).
+
+    Args:
+        values: [B, T, n].
+        targets: int64 [B, T].
+        order: int64 [n], a row of `relabelling`.
+    """
+    place = torch.argsort(order)  # new name of each old node
+    new = torch.where(targets < 0, targets, place[targets.clamp_min(0)])
+    return values[..., order], new
+
+
+def symmetrised(log_qs: Tensor) -> Tensor:
+    """The mean over relabellings of beliefs, each read in the old names, (13).
+
+    Args:
+        log_qs: of the data in each order of `relabelling`, [n!, ..., graphs].
+
+    Returns:
+        log q of the graphs in their old names, [..., graphs].
+    """
+    new = relabelling(nodes(log_qs))[1]
+    old = torch.stack([q[..., r] for q, r in zip(log_qs, new, strict=True)])
+    return old.logsumexp(0) - math.log(len(old))

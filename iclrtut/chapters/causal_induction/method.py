@@ -1,9 +1,9 @@
 """Neural causal induction from interventions, beside the exact posterior, at speed.
 
 Ke, Wang, Mitrovic, Szummer, Rezende, ICLR 2020 workshop on causal learning for decision
-making. Numbers in brackets are equations of the chapter `causal_induction`; graphs are
-numbered as in `graphs.dags`. For a table of your own, one sample a row, and the column
-that was forced in each row (-1: none):
+making. Numbers in brackets are equations of the chapter `causal_induction`. Graphs are
+numbered as in `dags`; what data can tell of them stands in the module `graphs`. For a
+table of your own, one sample a row, and the column forced in each row (-1: none):
 
     answer = posterior(table, targets)  # [m, n] with n up to 5, and [m]
     answer.probabilities                # of every acyclic graph, `answer.graphs`
@@ -23,22 +23,91 @@ from numpy.typing import ArrayLike
 from torch import Generator, Tensor, nn
 from torch.nn.functional import one_hot, softplus
 
-from iclrtut.chapters.causal_induction.graphs import (
-    MOST,
-    dags,
-    families,
-    others,
-    parent_sets,
-    relabelling,
-    robinson,
-)
 from iclrtut.errors import BadRequest
 from iclrtut.play import export
 from iclrtut.train import seeded
 
+MOST = 5  # nodes: 29,281 graphs; six would have 3,781,503
+COUNTS = {3: 2, 25: 3, 543: 4, 29_281: 5}  # acyclic graphs, and their nodes
 SPREAD = 8.0  # standard deviation of a forced value
 NOISES = ("normal", "laplace", "uniform", "t3")
 MECHANISMS = ("linear", "tanh", "abs", "square")
+
+
+# Graphs: bool [n, n], where A[i, j] says i -> j
+
+
+def _check(n: int) -> None:
+    if not 1 <= n <= MOST:
+        raise BadRequest(f"n is {n}: the graphs are listed for 1 to {MOST} nodes.")
+
+
+def _choices(k: int) -> Tensor:
+    """All ways to say no or yes k times, the last one fastest, bool [2^k, k]."""
+    bits = torch.arange(2**k)[:, None] >> torch.arange(k - 1, -1, -1)
+    return bits % 2 == 1
+
+
+def reach(A: Tensor) -> Tensor:
+    """Whether a path, of no step or more, leads from i to j; bool [..., n, n]."""
+    n = A.shape[-1]
+    step = A.double() + torch.eye(n, dtype=torch.float64)
+    walks: Tensor = torch.linalg.matrix_power(step, n)
+    return walks > 0
+
+
+@cache
+def parent_sets(n: int) -> Tensor:
+    """The sets of possible parents of each node, bool [n, 2^(n-1), n].
+
+    Bit j of a set's number says whether the j-th other node is in it.
+    """
+    _check(n)
+    bits = _choices(n - 1).flip(1)
+    sets = torch.zeros(n, 2 ** (n - 1), n, dtype=torch.bool)
+    for i in range(n):
+        sets[i, :, others(n)[i]] = bits
+    return sets
+
+
+@cache
+def others(n: int) -> Tensor:
+    """The other nodes of each node, in order, int64 [n, n - 1]."""
+    rows = [[j for j in range(n) if j != i] for i in range(n)]
+    return torch.tensor(rows, dtype=torch.int64).view(n, n - 1)
+
+
+@cache
+def dags(n: int) -> Tensor:
+    """All acyclic graphs on n nodes, bool [robinson(n), n, n]; number 0 is empty.
+
+    Node n joins each graph on n - 1 nodes in all ways that close no cycle: no path
+    leads from one of its children to one of its parents.
+
+    Raises:
+        BadRequest: no nodes, or more than five.
+    """
+    _check(n)
+    if n == 1:
+        return torch.zeros(1, 1, 1, dtype=torch.bool)
+    old = dags(n - 1)
+    ways = _choices(2 * (n - 1))
+    parents, children = ways[:, : n - 1].double(), ways[:, n - 1 :].double()
+    path = reach(old).double()
+    allowed = torch.einsum("wc,gcp,wp->gw", children, path, parents) == 0
+    at, way = allowed.nonzero(as_tuple=True)
+    new = torch.zeros(len(at), n, n, dtype=torch.bool)
+    new[:, :-1, :-1] = old[at]
+    new[:, :-1, -1], new[:, -1, :-1] = parents[way] > 0, children[way] > 0
+    return new
+
+
+@cache
+def families(n: int) -> Tensor:
+    """The number of each node's set of parents in each graph, int64 [graphs, n]."""
+    A, weight = dags(n), 2 ** torch.arange(n - 1)
+    columns = [(A[:, o, i] * weight).sum(-1) for i, o in enumerate(others(n))]
+    return torch.stack(columns, -1)
 
 
 # Worlds
@@ -413,13 +482,12 @@ def nodes(log_p: Tensor) -> int:
     Raises:
         BadRequest: no n has as many graphs.
     """
-    known = {robinson(n): n for n in range(2, MOST + 1)}
-    if log_p.shape[-1] not in known:
+    if log_p.shape[-1] not in COUNTS:
         raise BadRequest(
             f"beliefs of {log_p.shape[-1]} graphs: give one for each of "
-            f"{', '.join(map(str, known))}."
+            f"{', '.join(map(str, COUNTS))}."
         )
-    return known[log_p.shape[-1]]
+    return COUNTS[log_p.shape[-1]]
 
 
 def entropy(log_p: Tensor) -> Tensor:
@@ -549,36 +617,6 @@ def posterior_world(
     spread = torch.linalg.solve_triangular(L.mT, z, upper=True)
     weights = (mean + scale[..., None, None] * spread)[..., 0] * parents
     return World(graph, weights.mT, scale, _normal((B, 1, n), generator))
-
-
-# Relabelling
-
-
-def relabel(values: Tensor, targets: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-    """The same data with nodes renamed: new node a is old node order[a], (13).
-
-    Args:
-        values: [B, T, n].
-        targets: int64 [B, T].
-        order: int64 [n], a row of `graphs.relabelling`.
-    """
-    place = torch.argsort(order)  # new name of each old node
-    new = torch.where(targets < 0, targets, place[targets.clamp_min(0)])
-    return values[..., order], new
-
-
-def symmetrised(log_qs: Tensor) -> Tensor:
-    """The mean over relabellings of beliefs, each read in the old names, (13).
-
-    Args:
-        log_qs: of the data in each order of `graphs.relabelling`, [n!, ..., graphs].
-
-    Returns:
-        log q of the graphs in their old names, [..., graphs].
-    """
-    new = relabelling(nodes(log_qs))[1]
-    old = torch.stack([q[..., r] for q, r in zip(log_qs, new, strict=True)])
-    return old.logsumexp(0) - math.log(len(old))
 
 
 # The network

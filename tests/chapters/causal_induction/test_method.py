@@ -53,7 +53,7 @@ def brute(n):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 def test_the_list_holds_every_acyclic_graph_once(n):
-    listed = graphs.dags(n)
+    listed = method.dags(n)
     edges = {frozenset(map(tuple, A.nonzero().tolist())) for A in listed}
     assert len(listed) == len(edges) == graphs.robinson(n)
     assert edges == brute(n)
@@ -64,12 +64,12 @@ def test_robinson_counts_as_published():
     # Sequence A003024 of the OEIS.
     counts = [1, 1, 3, 25, 543, 29281, 3781503, 1138779265]
     assert [graphs.robinson(n) for n in range(8)] == counts
-    assert len(graphs.dags(5)) == 29281
+    assert len(method.dags(5)) == 29281
 
 
 @pytest.mark.parametrize("n", [2, 3, 4])
 def test_families_number_the_parents(n):
-    A, sets, numbers = graphs.dags(n), graphs.parent_sets(n), graphs.families(n)
+    A, sets, numbers = method.dags(n), method.parent_sets(n), method.families(n)
     for i in range(n):
         assert torch.equal(sets[i][numbers[:, i]], A[:, :, i])
         assert len({tuple(row) for row in sets[i].tolist()}) == 2 ** (n - 1)
@@ -78,8 +78,8 @@ def test_families_number_the_parents(n):
 
 @pytest.mark.parametrize("n", [2, 3, 4])
 def test_numbers_come_back_in_any_order(n):
-    order = torch.randperm(len(graphs.dags(n)), generator=rng())
-    assert torch.equal(graphs.number(graphs.dags(n)[order]), order)
+    order = torch.randperm(len(method.dags(n)), generator=rng())
+    assert torch.equal(graphs.number(method.dags(n)[order]), order)
     cycle = torch.zeros(n, n, dtype=torch.bool)
     cycle[0, 1] = cycle[1, 0] = True
     refused("cycle", lambda: graphs.number(cycle))
@@ -90,14 +90,14 @@ def test_relabelling_moves_every_arrow():
     assert sorted(map(tuple, orders.tolist())) == list(permutations(range(3)))
     for order, row in zip(orders, new, strict=True):
         place = {int(old): a for a, old in enumerate(order)}
-        for old, moved in zip(graphs.dags(3), graphs.dags(3)[row], strict=True):
+        for old, moved in zip(method.dags(3), method.dags(3)[row], strict=True):
             arrows = {(place[i], place[j]) for i, j in old.nonzero().tolist()}
             assert arrows == set(map(tuple, moved.nonzero().tolist()))
 
 
 @pytest.mark.parametrize("n", [3, 4])
 def test_separations_are_those_of_networkx(n):
-    A = graphs.dags(n)
+    A = method.dags(n)
     some = torch.randperm(len(A), generator=rng(n))[:40]
     table = graphs.separations(A[some])
     assert table.shape[1] == math.comb(n, 2) * 2 ** (n - 2)
@@ -118,7 +118,7 @@ def test_separations_are_those_of_networkx(n):
     [(3, [11, 20, 25, 25], 6), (4, [185, 345, 474, 543, 543], 24)],
 )
 def test_classes_are_what_separations_and_likelihoods_tell_apart(n, counts, largest):
-    A = graphs.dags(n)
+    A = method.dags(n)
     separations = graphs.separations(A).byte()
     same = torch.unique(separations, dim=0, return_inverse=True)[1]
     for k, expected in enumerate(counts):
@@ -139,7 +139,7 @@ def test_classes_are_what_separations_and_likelihoods_tell_apart(n, counts, larg
 
 
 def test_a_cut_takes_the_arrows_into_a_node_only():
-    A = graphs.dags(3)
+    A = method.dags(3)
     for k in range(3):
         less = graphs.cut(A, k)
         assert not less[:, :, k].any()
@@ -150,8 +150,8 @@ def test_a_cut_takes_the_arrows_into_a_node_only():
 @given(st.integers(-3, 12))
 def test_only_so_many_nodes_are_listed(n):
     if not 1 <= n <= 5:
-        refused(f"n is {n}", lambda: graphs.dags(n))
-        refused(f"n is {n}", lambda: graphs.parent_sets(n))
+        refused(f"n is {n}", lambda: method.dags(n))
+        refused(f"n is {n}", lambda: method.parent_sets(n))
     if n < 0:
         refused("from 0 on", lambda: graphs.robinson(n))
 
@@ -162,7 +162,7 @@ def test_only_so_many_nodes_are_listed(n):
 def test_parameters_have_the_moments_of_the_prior():
     n, B = 3, 60_000
     world = method.draw(B, n, 1, rng(), prior=method.Prior(alpha=9.0, tau=3.0))
-    A = graphs.dags(n)[world.graph]
+    A = method.dags(n)[world.graph]
     assert not world.weights[~A].any()
     p = A.sum(1)
     for parents in range(n):
@@ -221,7 +221,7 @@ def test_responses_by_hand_in_causal_order(mechanism, n):
     values = method.respond(world, targets, forced)
     f = FUNCTIONS[mechanism]
     for b in range(B):
-        order = list(nx.topological_sort(digraph(graphs.dags(n)[world.graph[b]])))
+        order = list(nx.topological_sort(digraph(method.dags(n)[world.graph[b]])))
         for t in range(steps):
             x = {}
             for i in order:
@@ -298,7 +298,7 @@ def test_scores_are_products_of_student_predictives(n, prior):
     for b, t in ((0, 8), (1, 3), (1, 0)):
         x, forced = values[b, : t + 1].numpy(), targets[b, : t + 1].tolist()
         for i in range(n):
-            for s, row in enumerate(graphs.parent_sets(n)[i]):
+            for s, row in enumerate(method.parent_sets(n)[i]):
                 parents = row.nonzero()[:, 0].tolist()
                 slow = student(x, forced, i, parents, prior, n)
                 assert scores[b, t, i, s].item() == pytest.approx(slow, abs=1e-10)
@@ -308,7 +308,7 @@ def literal(values, targets, n, prior=method.STANDARD):
     """(6) as written, summed over the nodes of every graph, [graphs]."""
     alpha = n + 2 if prior.alpha is None else prior.alpha
     total = []
-    for A in graphs.dags(n).numpy():
+    for A in method.dags(n).numpy():
         score = 0.0
         for i in range(n):
             P = np.flatnonzero(A[:, i])
@@ -344,7 +344,7 @@ def test_five_nodes_follow_the_literal_sums():
     _, targets, values = episodes(1, 5, 8)
     fast = method.log_likelihoods(values, targets, [8])[0, 0]
     for g in (0, 1, 777, 12_345, 29_280):
-        A = graphs.dags(5)[g]
+        A = method.dags(5)[g]
         slow = sum(
             student(values[0].numpy(), targets[0].tolist(), i, parents, PRIORS[0], 5)
             for i in range(5)
@@ -356,7 +356,7 @@ def test_five_nodes_follow_the_literal_sums():
 def test_a_likelihood_by_monte_carlo():
     _, targets, values = episodes(1, 2, 3, seed=4, watch=0.5)
     exact = method.log_likelihoods(values, targets, [3])[0, 0]
-    for g, A in enumerate(graphs.dags(2)):
+    for g, A in enumerate(method.dags(2)):
         world = method.draw(200_000, 2, 1, rng(g), graph=torch.full((200_000,), g))
         total = torch.zeros(200_000, dtype=torch.float64)
         for x, target in zip(values[0], targets[0], strict=True):
@@ -465,7 +465,7 @@ def test_marginals_and_logits_count_the_graphs_that_have_an_edge(n):
     log_p = beliefs(n)
     marginals, logits = method.edge_marginals(log_p), method.edge_logits(log_p)
     for i, j in product(range(n), repeat=2):
-        has = graphs.dags(n)[:, i, j].double()
+        has = method.dags(n)[:, i, j].double()
         p = (log_p.exp() * has).sum(-1)
         assert torch.allclose(marginals[:, i, j], p, atol=1e-12)
         if i != j:
@@ -475,7 +475,7 @@ def test_marginals_and_logits_count_the_graphs_that_have_an_edge(n):
 
 def test_logits_do_not_saturate():
     # Edge 0 -> 1 in one graph, at e^-800 and at 1 - e^-800.
-    has = graphs.dags(2)[:, 0, 1]
+    has = method.dags(2)[:, 0, 1]
     for sign in (-1, 1):
         log_p = torch.where(has, 400.0 * sign, -400.0 * sign).double().log_softmax(-1)
         z = method.edge_logits(log_p)[0, 1].item()
@@ -646,14 +646,14 @@ def test_the_posterior_moves_with_the_names(seed):
     orders, new = graphs.relabelling(3)
     renamed = []
     for order, row in zip(orders, new, strict=True):
-        x, forced = method.relabel(values, targets, order)
+        x, forced = graphs.relabel(values, targets, order)
         for a in range(3):
             assert torch.equal(x[..., a], values[..., order[a]])
             assert torch.equal(forced == a, targets == order[a])
         again = method.log_posterior(x, forced)
         assert torch.allclose(again[..., row], log_p, atol=1e-9)
         renamed.append(again)
-    same = method.symmetrised(torch.stack(renamed))
+    same = graphs.symmetrised(torch.stack(renamed))
     assert torch.allclose(same, log_p, atol=1e-9)
 
 
@@ -666,7 +666,7 @@ def test_averaging_over_names_cannot_raise_the_mean_loss():
             p.mul_(3)
         beliefs = torch.stack(
             [
-                net(method.features(*method.relabel(values, targets, order)))
+                net(method.features(*graphs.relabel(values, targets, order)))
                 .double()
                 .log_softmax(-1)
                 for order in orders
@@ -674,7 +674,7 @@ def test_averaging_over_names_cannot_raise_the_mean_loss():
         )
     rows = torch.arange(20)
     plain = [-b[rows, :, row[graph]] for b, row in zip(beliefs, new, strict=True)]
-    averaged = method.symmetrised(beliefs)
+    averaged = graphs.symmetrised(beliefs)
     assert torch.allclose(averaged.exp().sum(-1), torch.ones(20, 5).double())
     by_hand = torch.stack([-loss for loss in plain]).exp().mean(0).log()
     assert torch.allclose(averaged[rows, :, graph], by_hand, atol=1e-9)
@@ -711,7 +711,7 @@ def test_the_network_reads_forward_and_starts_by_its_seed():
 def test_the_figure_gets_the_layers_in_order():
     net = method.Belief(9, 25, 1)
     payload = method.figure(net)
-    assert payload["graphs"] == graphs.dags(3).int().tolist()
+    assert payload["graphs"] == method.dags(3).int().tolist()
     names = ("memory.weight_ih_l0", "memory.weight_hh_l0")
     pairs = [("inside.weight", "inside.bias")]
     pairs += [(name, name.replace("weight", "bias")) for name in names]
