@@ -6,22 +6,24 @@ chapter. Sizes come from the settings of the run, which `iclrtut.start` returns.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from math import log
 from typing import Any, NamedTuple
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 
 from iclrtut import metrics
-from iclrtut.chapters.causal_induction import SHIFTS, Settings
-from iclrtut.chapters.causal_induction.graphs import dags
+from iclrtut.chapters.causal_induction import CHAPTER, SHIFTS, Settings
 from iclrtut.chapters.causal_induction.method import (
     SPREAD,
+    STANDARD,
     Belief,
     Episodes,
     Statistics,
+    dags,
     draw,
     edge_logits,
     edge_marginals,
@@ -34,7 +36,6 @@ from iclrtut.chapters.causal_induction.method import (
     kl,
     log_posterior,
     nothing,
-    product,
     respond,
     sample,
     statistics,
@@ -43,7 +44,7 @@ from iclrtut.chapters.causal_induction.method import (
 from iclrtut.claims import Measurements
 from iclrtut.networks import mlp
 from iclrtut.run import Run
-from iclrtut.train import Loop, constant, fit, seeded, warmup_cosine
+from iclrtut.train import Loop, fit, warmup_cosine
 
 # Networks
 
@@ -63,7 +64,7 @@ def network(run: Run, name: str = "belief", outputs: int | None = None) -> Belie
 
 
 class Outcomes(nn.Module):
-    """A GRU that predicts the next outcome of an intervention, (15).
+    """A GRU that predicts the next outcome of an intervention, (16).
 
     Args:
         trunk: reads the episode; its read-out is not used.
@@ -85,8 +86,8 @@ class Outcomes(nn.Module):
             values: [B, T, n], on the CPU.
             targets: int64 [B, T]; each step forces one node.
         """
-        seen = features(values, targets).to(self.head[0].weight)
-        state = self.trunk.states(seen)
+        inside = self.trunk.inside.weight
+        state = self.trunk.states(features(values, targets).to(inside))
         state = torch.cat([torch.zeros_like(state[:, :1]), state[:, :-1]], 1)
         x, held = values.to(state), F.one_hot(targets, self.nodes).to(state)
         c = (x * held).sum(-1, keepdim=True)
@@ -101,7 +102,8 @@ class Outcomes(nn.Module):
             F.softplus(scale) + 1e-3,
             validate_args=False,
         )
-        each = (t.log_prob(x[..., None, :]) * (1 - held[..., None, :])).sum(-1)
+        each = t.log_prob(x[..., None, :])  # type: ignore[no-untyped-call]
+        each = (each * (1 - held[..., None, :])).sum(-1)
         return torch.logsumexp(weights.log_softmax(-1) + each, -1)
 
 
@@ -122,9 +124,19 @@ class Probe(nn.Module):
 
 
 def sums(seen: Statistics) -> Tensor:
-    """The statistics of (8) as a network reads them, float32 [..., n (n^2 + 1)]."""
-    scatter = seen.scatter.asinh().flatten(-3)
-    return torch.cat([seen.free / 10, scatter], -1).float()
+    """The statistics of (8) as a network reads them, float32 [..., n + n^3].
+
+    Counts, log mean squares and, for each node's own steps, the correlations of all
+    pairs of nodes, as they are and by the inverse hyperbolic tangent.
+    """
+    n = seen.free.shape[-1]
+    squares = torch.diagonal(seen.scatter, dim1=-2, dim2=-1) + STANDARD.tau
+    scale = squares[..., :, None] * squares[..., None, :]
+    i, j = torch.triu_indices(n, n, 1)
+    r = (seen.scatter / scale.sqrt())[..., i, j].flatten(-2)
+    mean = (squares / (seen.free[..., None] + STANDARD.tau)).log().flatten(-2) / 2
+    curved = r.clamp(-0.999, 0.999).atanh()
+    return torch.cat([seen.free / 10, mean, r, curved], -1).float()
 
 
 # Training
@@ -148,7 +160,7 @@ def graph_loss(logits: Tensor, graph: Tensor) -> Tensor:
 
 
 def edge_loss(logits: Tensor, graph: Tensor, nodes: int) -> Tensor:
-    """The sum of the entries' cross-entropies, mean over steps and episodes, (14)."""
+    """The sum of the entries' cross-entropies, mean over steps and episodes, (15)."""
     off = ~torch.eye(nodes, dtype=torch.bool)
     there = dags(nodes)[graph][:, off].to(logits)[:, None].expand_as(logits)
     each = F.binary_cross_entropy_with_logits(logits, there, reduction="none")
@@ -200,7 +212,7 @@ def train_belief(run: Run) -> Belief:
 
 
 def train_edges(run: Run, allowed: Tensor | None = None) -> Belief:
-    """A GRU with one logit for each entry of the matrix, (14).
+    """A GRU with one logit for each entry of the matrix, (15).
 
     Args:
         run: gives the sizes.
@@ -219,7 +231,7 @@ def train_edges(run: Run, allowed: Tensor | None = None) -> Belief:
 
 
 def train_outcomes(run: Run) -> Outcomes:
-    """The GRU that never hears of graphs: it predicts what comes next, (15)."""
+    """The GRU that never hears of graphs: it predicts what comes next, (16)."""
     s: Settings = run.settings
     seed = run.generator("head", "cpu").initial_seed()
     trunk = network(run, "outcomes", 1)
@@ -228,7 +240,8 @@ def train_outcomes(run: Run) -> Outcomes:
     model = Outcomes(trunk, s.nodes, s.components, seed).to(run.device)
 
     def loss(e: Episodes) -> Tensor:
-        return -model(e.values, e.targets).mean()
+        log_q: Tensor = model(e.values, e.targets)
+        return -log_q.mean()
 
     made = _loop(run, model, "outcomes", s.outcome_steps, loss)
     trained: Outcomes = _trained(run, "outcomes", made, s.outcome_steps)
@@ -260,7 +273,7 @@ def train_sums(run: Run) -> nn.Module:
     """The rival that is handed the statistics of (8) in place of the episode."""
     s: Settings = run.settings
     seed = run.generator("sums", "cpu").initial_seed()
-    sizes = [s.nodes * (s.nodes**2 + 1), *[s.rival_width] * 3, len(dags(s.nodes))]
+    sizes = [s.nodes + s.nodes**3, *[s.rival_width] * 3, len(dags(s.nodes))]
     model = mlp(sizes, seed).to(run.device)
 
     def loss(e: Episodes) -> Tensor:
@@ -302,14 +315,16 @@ def trial(
 @torch.no_grad()
 def believe(run: Run, model: nn.Module, e: Episodes) -> Tensor:
     """What a network with a softmax over graphs says after each step, float64."""
-    return model(_seen(run, e)).cpu().double().log_softmax(-1)
+    logits: Tensor = model(_seen(run, e))
+    return logits.cpu().double().log_softmax(-1)
 
 
 @torch.no_grad()
 def believe_sums(run: Run, model: nn.Module, e: Episodes) -> Tensor:
     """What the network that reads the statistics of (8) says after each step."""
     read = sums(statistics(e.values, e.targets)).to(run.device)
-    return model(read).cpu().double().log_softmax(-1)
+    logits: Tensor = model(read)
+    return logits.cpu().double().log_softmax(-1)
 
 
 @torch.no_grad()
@@ -348,7 +363,8 @@ def _edge_error(edges: Tensor, graph: Tensor) -> float:
     """Expected calibration error of P(i -> j), [N, n, n], over all entries."""
     n = edges.shape[-1]
     off = ~torch.eye(n, dtype=torch.bool)
-    p, there = edges[:, off].flatten(), dags(n)[graph][:, off].flatten()
+    p = edges[:, off].flatten().clamp(0, 1)
+    there = dags(n)[graph][:, off].flatten()
     return metrics.ece(torch.stack([1 - p, p], 1), there.long())
 
 
@@ -426,24 +442,42 @@ def measure_longer(
     return {"longer": {"value": ends["kl_long"] - ends["kl_end"], **ends}}
 
 
-def measure_shift(run: Run, model: Belief) -> Measurements:
-    """NLL of the graph where noise or mechanism is not that of training."""
-    s: Settings = run.settings
-    measured = {}
+def shift_curves(run: Run, model: Belief) -> dict[str, dict[str, list[float]]]:
+    """NLL of the graph by step where noise or mechanism is not that of training.
+
+    Returns:
+        Shift -> "network", "exact" (both at most 10,000 nats) and "entropy" (of the
+        exact posterior) -> mean after each step.
+    """
+    curves = {}
     for name, (_, changed) in SHIFTS.items():
-        t = trial(run, "shift", n=s.shifted, **changed)
-        rows = t.episodes.graph[:, None]
-        log_q = believe(run, model, t.episodes)[:, -1]
-        ours, exact = (
-            -float(log_p.gather(1, rows).clamp_min(-1e4).mean())
-            for log_p in (log_q, t.exact[:, -1])
-        )
-        chance = log(t.exact.shape[-1])
-        measured[f"shift_{name}"] = {
-            "value": ours / chance, "nll": ours, "exact": exact, "chance": chance,
-            "exact_entropy": float(entropy(t.exact[:, -1]).mean()),
-        }  # fmt: skip
-    return measured
+        world: dict[str, Any] = dict(changed)
+        t = trial(run, "shift", n=run.settings.shifted, **world)
+        rows = t.episodes.graph[:, None, None].expand(-1, t.exact.shape[1], 1)
+        log_q = believe(run, model, t.episodes)
+        curves[name] = {
+            arm: -log_p.gather(2, rows).clamp_min(-1e4).mean((0, 2))
+            for arm, log_p in (("network", log_q), ("exact", t.exact))
+        } | {"entropy": entropy(t.exact).mean(0)}
+    return {
+        name: {arm: curve.tolist() for arm, curve in arms.items()}
+        for name, arms in curves.items()
+    }
+
+
+def measure_shift(
+    run: Run, curves: Mapping[str, Mapping[str, Sequence[float]]]
+) -> Measurements:
+    """NLL at the last step over that of a uniform guess; Bayes' own beside it."""
+    chance = log(len(dags(run.settings.nodes)))
+    return {
+        f"shift_{name}": {
+            "value": arms["network"][-1] / chance,
+            "chance": chance,
+            **{arm: curve[-1] for arm, curve in arms.items()},
+        }
+        for name, arms in curves.items()
+    }
 
 
 def choose(run: Run) -> dict[str, list[float]]:
@@ -486,9 +520,11 @@ def measure_active(curves: Mapping[str, Sequence[float]]) -> Measurements:
 def playground(run: Run, model: Belief) -> dict[str, Any]:
     """What the page needs to run the network by itself, as its script reads it.
 
-    The page draws three nodes; where the run has more, the network has no weights
-    that fit, and the page gets one trained for a moment.
+    The page draws three nodes. Where the run has more, it gets a network of `quick`.
     """
     if run.settings.nodes == 3:
         return figure(model)
-    raise NotImplementedError
+    small = copy(run)
+    small.settings = CHAPTER.settings["quick"]
+    made = belief_loop(small)
+    return figure(_trained(small, "play", made, small.settings.belief_steps))
