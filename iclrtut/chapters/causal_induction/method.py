@@ -29,6 +29,7 @@ from iclrtut.train import seeded
 
 MOST = 5  # nodes: 29,281 graphs; six would have 3,781,503
 COUNTS = {3: 2, 25: 3, 543: 4, 29_281: 5}  # acyclic graphs, and their nodes
+FEW = 10  # rows: from fewer, no scale of a column is taken
 SPREAD = 8.0  # standard deviation of a forced value
 NOISES = ("normal", "laplace", "uniform", "t3")
 MECHANISMS = ("linear", "tanh", "abs", "square")
@@ -716,7 +717,7 @@ class Answer(NamedTuple):
         left = entropy(self.probabilities.log()).item()
         return (
             f"The likeliest graph ({arrows or 'no arrow'}) has probability "
-            f"{self.probabilities[best].item():.2f}; {left:.2f} of "
+            f"{self.probabilities[best].item():.2g}; {left:.2f} of "
             f"{math.log(len(self.graphs)):.2f} nats are open. Force column {self.next} "
             f"next: {self.gains.max().item():.2f} nats are expected of it. This holds "
             "if no common cause is hidden, effects are linear, noise is normal, rows "
@@ -739,7 +740,7 @@ def posterior(
     The prior holds every acyclic graph for equally likely, mechanisms for linear with
     normal noise, and weights and variances for drawn as in (6), around zero. So each
     column is first centred and scaled by the rows in which nothing was forced (where
-    those are fewer than two, by the rows in which it was not).
+    those are fewer than ten, by the rows in which it was not).
 
     Args:
         table: m samples of n columns, [m, n], finite numbers.
@@ -757,8 +758,9 @@ def posterior(
     x, forced = _table(table, targets)
     if standardise:
         x = _standardised(x, forced)
-    seen = statistics(x[None], forced[None], [len(x)])
-    seen = Statistics(seen.free[:, 0], seen.scatter[:, 0])
+    free = (forced[:, None] != torch.arange(x.shape[1])).to(x)
+    scatter = torch.stack([(x * own[:, None]).T @ x for own in free.T])
+    seen = Statistics(free.sum(0)[None], scatter[None])
     log_p = graph_scores(seen, prior).log_softmax(-1)
     told = gains(seen, torch.Generator().manual_seed(seed), 200, spread, prior)
     return Answer(
@@ -807,7 +809,7 @@ def _standardised(x: Tensor, forced: Tensor) -> Tensor:
     columns = []
     for j, column in enumerate(x.T):
         alone = column[forced == -1]
-        if len(alone) < 2 or not alone.std() > 0:
+        if len(alone) < FEW or not alone.std() > 0:
             alone = column[forced != j]
         if len(alone) < 2 or not alone.std() > 0:
             alone = column

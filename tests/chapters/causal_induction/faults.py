@@ -294,6 +294,21 @@ FAULTS = [
     ),
     # A reader's table
     (
+        "free = (forced[:, None] != torch.arange(x.shape[1])).to(x)",
+        "free = torch.ones_like(x)",
+        "a table's forced value is evidence for its column",
+    ),
+    (
+        "(x * own[:, None]).T @ x for own in free.T",
+        "(x * own[:, None]).T @ x for own in free.T.flip(0)",
+        "each column has the rows of another",
+    ),
+    (
+        "if len(alone) < FEW or not alone.std() > 0:",
+        "if False:",
+        "a column is scaled by no row at all",
+    ),
+    (
         "alone = column[forced == -1]",
         "alone = column",
         "columns are scaled by forced rows",
