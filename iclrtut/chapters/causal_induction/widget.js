@@ -333,14 +333,13 @@ function playground() {
         el("div", { class: "buttons" }, ...buttons),
         slider({ label: "Value to force", min: -16, max: 16, step: 1, value: state.value,
           format: number, input: (value) => { state.value = value; },
-          help: "Or click a node. +: nats that forcing it is expected to tell." }).node),
-      note),
+          help: "Or click a node. +: nats expected of forcing it to a random value." }).node),
+      el("div", {}, note, el("div", { class: "buttons" }, reveal,
+        button("New graph", () => begin(state.seed + 1))))),
     el("div", { class: "columns two" },
       el("div", {}, strip),
       el("div", {}, curve, el("div", { class: "legend keys" },
         ...Object.keys(LINES).map(key)))),
-    el("div", { class: "buttons" }, reveal,
-      button("New graph", () => begin(state.seed + 1))),
     status);
   root.iclrtut = {
     compute, gains, nodeScore, nothing, add, posterior, parameters, respond, random, arrows,
