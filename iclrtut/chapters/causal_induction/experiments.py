@@ -6,7 +6,7 @@ chapter. Sizes come from the settings of the run, which `iclrtut.start` returns.
 """
 
 from collections.abc import Mapping, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from math import log
 from typing import Any, NamedTuple
 
@@ -185,30 +185,30 @@ def _loop(
     return Loop(step, adam, state, warmup_cosine(s.warmup, steps))
 
 
-def _seen(run: Run, episodes: Episodes) -> Tensor:
-    return features(episodes.values, episodes.targets).to(run.device)
+def _seen(run: Run, e: Episodes) -> Tensor:
+    return features(e.values, e.targets).to(run.device)
+
+
+def _summed(run: Run, e: Episodes) -> Tensor:
+    return sums(statistics(e.values, e.targets)).to(run.device)
+
+
+def _surprise(run: Run, model: nn.Module, read: Any = _seen) -> Any:
+    """The loss (10) of a network over graphs, of what it reads of episodes."""
+    return lambda e: graph_loss(model(read(run, e)), e.graph)
 
 
 def belief_loop(run: Run) -> Loop:
     """The GRU with a softmax over graphs, as on the page, (10)."""
     model = network(run)
-
-    def loss(e: Episodes) -> Tensor:
-        return graph_loss(model(_seen(run, e)), e.graph)
-
-    return _loop(run, model, "belief", run.settings.belief_steps, loss)
+    steps = run.settings.belief_steps
+    return _loop(run, model, "belief", steps, _surprise(run, model))
 
 
 def _trained(run: Run, name: str, made: Loop, steps: int) -> Any:
     every = run.settings.checkpoint_every
     fit(made, steps, folder=run.folder, name=name, every=every)
     return made.state["model"].eval()
-
-
-def train_belief(run: Run) -> Belief:
-    """The loop of the page, to its end."""
-    model: Belief = _trained(run, "belief", belief_loop(run), run.settings.belief_steps)
-    return model
 
 
 def train_edges(run: Run, allowed: Tensor | None = None) -> Belief:
@@ -260,12 +260,25 @@ def train_probe(run: Run, trunk: Belief, name: str) -> Probe:
     seed = run.generator(f"probe {name}", "cpu").initial_seed()
     trunk.requires_grad_(False)
     model = Probe(trunk, len(dags(s.nodes)), seed).to(run.device)
-
-    def loss(e: Episodes) -> Tensor:
-        return graph_loss(model(_seen(run, e)), e.graph)
-
-    made = _loop(run, model, "probe", s.probe_steps, loss)
+    made = _loop(run, model, "probe", s.probe_steps, _surprise(run, model))
     trained: Probe = _trained(run, f"probe {name}", made, s.probe_steps)
+    return trained
+
+
+def train_on(run: Run, model: Belief, steps: int) -> Belief:
+    """A copy of a trained network, trained on with episodes of another length.
+
+    Args:
+        run: gives the number of training steps, `longer_steps`.
+        model: what is copied.
+        steps: of the episodes.
+    """
+    s: Settings = run.settings
+    more, twin = copy(run), deepcopy(model).train()
+    more.settings = s._replace(steps=steps, learning_rate=s.learning_rate / 4)
+    loss = _surprise(run, twin)
+    made = _loop(more, twin, f"on {steps}", s.longer_steps, loss)
+    trained: Belief = _trained(run, f"trained on {steps}", made, s.longer_steps)
     return trained
 
 
@@ -275,11 +288,7 @@ def train_sums(run: Run) -> nn.Module:
     seed = run.generator("sums", "cpu").initial_seed()
     sizes = [s.nodes + s.nodes**3, *[s.rival_width] * 3, len(dags(s.nodes))]
     model = mlp(sizes, seed).to(run.device)
-
-    def loss(e: Episodes) -> Tensor:
-        read = sums(statistics(e.values, e.targets)).to(run.device)
-        return graph_loss(model(read), e.graph)
-
+    loss = _surprise(run, model, _summed)
     made = _loop(run, model, "sums", s.sums_steps, loss)
     trained: nn.Module = _trained(run, "sums", made, s.sums_steps)
     return trained
@@ -322,8 +331,7 @@ def believe(run: Run, model: nn.Module, e: Episodes) -> Tensor:
 @torch.no_grad()
 def believe_sums(run: Run, model: nn.Module, e: Episodes) -> Tensor:
     """What the network that reads the statistics of (8) says after each step."""
-    read = sums(statistics(e.values, e.targets)).to(run.device)
-    logits: Tensor = model(read)
+    logits: Tensor = model(_summed(run, e))
     return logits.cpu().double().log_softmax(-1)
 
 

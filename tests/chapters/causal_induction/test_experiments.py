@@ -15,6 +15,7 @@ from iclrtut.chapters.causal_induction import (
     experiments,
     method,
 )
+from iclrtut.train import fit
 
 SLUG = "causal_induction"
 folder, start = runs.folder, runs.of(SLUG)
@@ -34,6 +35,13 @@ class Says(nn.Module):
 def uniform(trial):
     """The belief of a guess, [N, T, graphs]."""
     return torch.zeros_like(trial.exact).log_softmax(-1)
+
+
+def train_belief(run):
+    """The loop of the page, to its end."""
+    made = experiments.belief_loop(run)
+    fit(made, run.settings.belief_steps, folder=None, name="belief")
+    return made.state["model"]
 
 
 # Networks
@@ -161,11 +169,27 @@ def test_a_probe_leaves_its_network_as_it_was():
     assert not all(map(torch.equal, trained, first))
 
 
+def test_a_copy_is_trained_on_with_episodes_of_another_length(monkeypatch):
+    run, lengths, drawn = start(), [], experiments.sample
+
+    def spy(B, n, steps, generator, **world):
+        lengths.append(steps)
+        return drawn(B, n, steps, generator, **world)
+
+    model = experiments.network(run)
+    before = [w.clone() for w in model.parameters()]
+    monkeypatch.setattr(experiments, "sample", spy)
+    twin = experiments.train_on(run, model, 9)
+    assert lengths == [9] * run.settings.longer_steps
+    assert all(map(torch.equal, before, model.parameters()))
+    assert not any(map(torch.equal, before, twin.parameters()))
+
+
 def test_trained_networks_answer_for_every_graph_after_every_step():
     run = start()
     t = experiments.trial(run, n=7)
     said = [
-        experiments.believe(run, experiments.train_belief(run), t.episodes),
+        experiments.believe(run, train_belief(run), t.episodes),
         experiments.believe_sums(run, experiments.train_sums(run), t.episodes),
     ]
     for log_q in said:
@@ -283,7 +307,7 @@ def test_four_nodes_go_all_the_way():
     """What `full` does, at the sizes of smoke."""
     run = start(nodes=4, test=60, held_out=54)
     t = experiments.trial(run)
-    q = {"belief": experiments.believe(run, experiments.train_belief(run), t.episodes)}
+    q = {"belief": experiments.believe(run, train_belief(run), t.episodes)}
     q["sums"] = experiments.believe_sums(run, experiments.train_sums(run), t.episodes)
     edges = experiments.train_edges(run)
     q["edges"] = method.product(experiments.edge_beliefs(run, edges, t.episodes))
