@@ -15,7 +15,7 @@ class Settings(NamedTuple):
     width: int = 64  # of the networks that read step by step
     rival_width: int = 96  # of the one that reads sums
     batch: int = 64  # episodes
-    learning_rate: float = 6e-3
+    learning_rate: float = 1.2e-2
     warmup: int = 50
     clip: float = 1.0  # of the gradient's length
     belief_steps: int = 2000  # of training, softmax over graphs
