@@ -26,12 +26,11 @@ def robinson(n: int) -> int:
     """
     if n < 0:
         raise BadRequest(f"n is {n}: give a number of nodes from 0 on.")
-    if n == 0:
-        return 1
-    return sum(
+    terms = (
         (-1) ** (k + 1) * math.comb(n, k) * 2 ** (k * (n - k)) * robinson(n - k)
         for k in range(1, n + 1)
     )
+    return sum(terms) if n else 1
 
 
 def number(A: Tensor) -> Tensor:

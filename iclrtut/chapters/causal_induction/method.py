@@ -29,10 +29,12 @@ from iclrtut.train import seeded
 
 MOST = 5  # nodes: 29,281 graphs; six would have 3,781,503
 COUNTS = {3: 2, 25: 3, 543: 4, 29_281: 5}  # acyclic graphs, and their nodes
-FEW = 10  # rows: from fewer, no scale of a column is taken
+FEW, FAR = 10, 1e6  # rows that set a column's scale; deviations that are too many
 SPREAD = 8.0  # standard deviation of a forced value
 NOISES = ("normal", "laplace", "uniform", "t3")
+HUGE = 1e100  # what no square overflows
 MECHANISMS = ("linear", "tanh", "abs", "square")
+Reported = Sequence[int] | None  # numbers of steps; None for every one
 
 
 # Graphs: bool [n, n], where A[i, j] says i -> j
@@ -199,9 +201,8 @@ def draw(
     shape = prior.shapes(n)[A.sum(-2)]  # [B, n]
     scale = (prior.tau / 2 / torch._standard_gamma(shape, generator)).sqrt()
     weights = A * _normal((B, n, n), generator) * (scale / prior.tau**0.5)[:, None]
-    return World(
-        graph, weights, scale, _noise((B, steps, n), generator, noise), mechanism
-    )
+    own = _noise((B, steps, n), generator, noise)
+    return World(graph, weights, scale, own, mechanism)
 
 
 def _known(graph: Tensor, n: int) -> Tensor:
@@ -316,9 +317,7 @@ def nothing(B: int, n: int) -> Statistics:
     )
 
 
-def statistics(
-    values: Tensor, targets: Tensor, after: Sequence[int] | None = None
-) -> Statistics:
+def statistics(values: Tensor, targets: Tensor, after: Reported = None) -> Statistics:
     """Running sums after each step, (8).
 
     Args:
@@ -355,8 +354,8 @@ def _checked(values: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
             "fit: give [B, T, n] and [B, T]."
         )
     n = values.shape[-1]
-    if not bool(values.isfinite().all()):
-        raise BadRequest("values hold NaN or infinity: leave those steps out.")
+    if not bool((values.abs() < HUGE).all()):
+        raise BadRequest(f"values hold NaN, or {HUGE:g} and more: leave those out.")
     if targets.dtype != torch.int64 or not bool(
         ((targets >= -1) & (targets < n)).all()
     ):
@@ -397,7 +396,8 @@ def _eliminate(R: Tensor, i: int, tau: float) -> tuple[Tensor, Tensor]:
     """log|R_P| and what is left of R_ii, for all sets P of other nodes, [sets, N].
 
     Args:
-        R: scatter [n, n, N]; tau is added to its diagonal.
+        R: scatter [n, n, N]; tau is added to its diagonal, so that nothing that is left
+            of it is less than tau, but for rounding.
         i: the node.
     """
     n = len(R)
@@ -405,11 +405,11 @@ def _eliminate(R: Tensor, i: int, tau: float) -> tuple[Tensor, Tensor]:
     M = (R[order][:, order] + tau * torch.eye(n, dtype=R.dtype)[..., None])[None]
     logs = M.new_zeros(1, R.shape[-1])
     for _ in range(n - 1):  # each set so far, without the next node and with it
-        pivot, column, rest = M[:, 0, 0], M[:, 1:, 0], M[:, 1:, 1:]
+        pivot, column, rest = M[:, 0, 0].clamp_min(tau), M[:, 1:, 0], M[:, 1:, 1:]
         less = (column / pivot[:, None])[:, :, None] * column[:, None]
         M = torch.cat([rest, rest - less])
         logs = torch.cat([logs, logs + pivot.log()])
-    return logs, M[:, 0, 0]
+    return logs, M[:, 0, 0].clamp_min(tau)
 
 
 @cache
@@ -429,10 +429,7 @@ def graph_scores(seen: Statistics, prior: Prior = STANDARD) -> Tensor:
 
 
 def log_likelihoods(
-    values: Tensor,
-    targets: Tensor,
-    after: Sequence[int] | None = None,
-    prior: Prior = STANDARD,
+    values: Tensor, targets: Tensor, after: Reported = None, prior: Prior = STANDARD
 ) -> Tensor:
     """log p(x_1..t | graph, targets) after each step, [B, steps, graphs], (8).
 
@@ -444,10 +441,7 @@ def log_likelihoods(
 
 
 def log_posterior(
-    values: Tensor,
-    targets: Tensor,
-    after: Sequence[int] | None = None,
-    prior: Prior = STANDARD,
+    values: Tensor, targets: Tensor, after: Reported = None, prior: Prior = STANDARD
 ) -> Tensor:
     """log p(graph | data) after each step under a uniform prior over graphs, (9).
 
@@ -516,11 +510,10 @@ def edge_logits(log_p: Tensor) -> Tensor:
         log_p: of graphs, [..., graphs], normalised or not.
     """
     n = nodes(log_p)
-    A, rows = dags(n), []
-    for i in range(n):
-        for j in range(n):
-            has = A[:, i, j]
-            rows.append(log_p[..., has].logsumexp(-1) - log_p[..., ~has].logsumexp(-1))
+    rows = [
+        log_p[..., has].logsumexp(-1) - log_p[..., ~has].logsumexp(-1)
+        for has in dags(n).flatten(1).T
+    ]
     return torch.stack(rows, -1).view(*log_p.shape[:-1], n, n)
 
 
@@ -572,7 +565,12 @@ def gains(
 
     Returns:
         Both routes, each [B, n]; of few draws, one may come out negative.
+
+    Raises:
+        BadRequest: draws or spread that are not positive.
     """
+    if draws < 1 or not 0 < spread < HUGE:
+        raise BadRequest(f"{draws} draws of spread {spread}: give positive numbers.")
     B, n = seen.free.shape
     before = graph_scores(seen, prior).log_softmax(-1)
     graph = torch.multinomial(before.exp(), draws, True, generator=generator)
@@ -758,6 +756,11 @@ def posterior(
     x, forced = _table(table, targets)
     if standardise:
         x = _standardised(x, forced)
+    if not bool((x.abs() < FAR).all()):
+        raise BadRequest(
+            f"values lie {x.abs().max():.1e} deviations from 0: leave outliers out, or "
+            "rescale the columns."
+        )
     free = (forced[:, None] != torch.arange(x.shape[1])).to(x)
     scatter = torch.stack([(x * own[:, None]).T @ x for own in free.T])
     seen = Statistics(free.sum(0)[None], scatter[None])
@@ -779,7 +782,7 @@ def _table(table: ArrayLike, targets: ArrayLike) -> tuple[Tensor, Tensor]:
     m, n = rows.shape
     if not 2 <= n <= MOST:
         raise BadRequest(f"the table has {n} columns: give 2 to {MOST}.")
-    if rows.dtype.kind not in "buif" or not np.isfinite(rows).all():
+    if rows.dtype.kind not in "buif" or not (np.abs(rows.astype(float)) < HUGE).all():
         raise BadRequest(
             "the table holds NaN, infinity or no numbers: leave those out."
         )
@@ -796,12 +799,11 @@ def _table(table: ArrayLike, targets: ArrayLike) -> tuple[Tensor, Tensor]:
             f"{m} rows for {n} columns: give {n * (n + 1) // 2} or more, as many as "
             "the fullest graph has parameters."
         )
-    same = [j for j in range(n) if np.ptp(rows[:, j].astype(float)) == 0]
-    if same:
+    x = rows.astype(np.float64)
+    same = np.flatnonzero(np.ptp(x, axis=0) <= 1e-9 * np.abs(x).max(0) + 1 / HUGE)
+    if len(same):
         raise BadRequest(f"column {same[0]} is constant: leave it out.")
-    return torch.from_numpy(rows.astype(np.float64)), torch.from_numpy(
-        which.astype(np.int64)
-    )
+    return torch.from_numpy(x), torch.from_numpy(which.astype(np.int64))
 
 
 def _standardised(x: Tensor, forced: Tensor) -> Tensor:

@@ -334,13 +334,33 @@ FAULTS = [
         "fewer rows than parameters are let through",
     ),
     (
-        "np.ptp(rows[:, j].astype(float)) == 0",
-        "np.ptp(rows[:, j].astype(float)) < 0",
+        "np.ptp(x, axis=0) <= 1e-9 * np.abs(x).max(0) + 1 / HUGE",
+        "np.ptp(x, axis=0) < 0",
         "constant columns are let through",
     ),
     (
-        "or not np.isfinite(rows).all()",
-        "or np.isinf(rows).any()",
+        "not (np.abs(rows.astype(float)) < HUGE).all()",
+        "(np.abs(rows.astype(float)) >= HUGE).any()",
         "NaN is let through",
+    ),
+    (
+        "return logs, M[:, 0, 0].clamp_min(tau)",
+        "return logs, M[:, 0, 0]",
+        "rounding takes what is left below what is added",
+    ),
+    (
+        "if not bool((x.abs() < FAR).all()):",
+        "if False:",
+        "values far away are let through",
+    ),
+    (
+        "if draws < 1 or not 0 < spread < HUGE:",
+        "if draws < 1:",
+        "a spread that is not positive is let through",
+    ),
+    (
+        "if not all(0 <= t <= T for t in after):",
+        "if not all(t <= T for t in after):",
+        "negative numbers of steps are let through",
     ),
 ]

@@ -15,6 +15,7 @@ from scipy import stats
 from scipy.special import gammaln
 
 from iclrtut.chapters.causal_induction import graphs, method
+from iclrtut.errors import BadRequest
 from iclrtut.play import export
 
 seeds = st.integers(0, 2**31 - 1)
@@ -433,7 +434,7 @@ def test_bad_data_are_refused(seed, at, what):
     _, targets, values = episodes(1, 3, 7, seed)
     if what in ("nan", "inf"):
         values[0, at, 1] = float(what)
-        words = "NaN or infinity"
+        words = "NaN, or"
     elif what == "shape":
         targets, words = targets[:, : at + 7 * (at == 0) - 1], r"\[B, T, n\]"
     else:
@@ -848,6 +849,53 @@ WORDS = {
 def test_bad_tables_are_refused_in_a_sentence(what, at):
     x, targets = spoilt(what, *chain(40), at)
     refused(WORDS[what], lambda: method.posterior(x, targets))
+
+
+numbers = st.one_of(
+    st.floats(-3, 3),
+    st.floats(allow_nan=True, allow_infinity=True),
+    st.sampled_from([0.0, 1.0, 1e9, 1e9 + 1, 1e99, -1e99, 1e-200, 1e7]),
+)
+tables = st.lists(st.tuples(numbers, numbers), min_size=2, max_size=14)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tables, st.data(), st.booleans())
+def test_any_table_gets_probabilities_or_a_sentence(rows, data, standardise):
+    which = st.lists(st.integers(-2, 2), min_size=len(rows), max_size=len(rows))
+    targets = data.draw(which)
+    try:
+        answer = method.posterior(rows, targets, standardise=standardise)
+    except BadRequest as told:
+        assert str(told).endswith(".") and "\n" not in str(told)
+        return
+    for part in answer[1:]:
+        assert bool(part.isfinite().all())
+    assert answer.probabilities.sum().item() == pytest.approx(1)
+    assert answer.probabilities.min() >= 0 and set(targets) <= {-1, 0, 1}
+
+
+def test_values_far_away_are_refused():
+    x, targets = chain(40)
+    far = x.copy()
+    far[targets != -1] *= 1e9
+    refused("deviations from 0", lambda: method.posterior(far, targets))
+    refused("rescale", lambda: method.posterior(1e9 * x, targets, standardise=False))
+    huge = torch.full((1, 2, 3), 1e100, dtype=torch.float64)
+    none = torch.full((1, 2), -1)
+    refused("1e\\+100 and more", lambda: method.log_posterior(huge, none))
+    near = method.log_posterior(huge / 10, none)
+    assert bool(near.isfinite().all())  # no difference of large numbers is below tau
+
+
+@few
+@given(st.integers(-3, 0), st.sampled_from([0.0, -1.0, math.nan, math.inf]))
+def test_gains_need_draws_and_a_spread(draws, spread):
+    start = method.nothing(1, 3)
+    refused("positive", lambda: method.gains(start, rng(), draws))
+    refused("positive", lambda: method.gains(start, rng(), 5, spread))
+    x, targets = chain(40)
+    refused("positive", lambda: method.posterior(x, targets, spread=spread))
 
 
 @pytest.mark.parametrize("what", WORDS)
