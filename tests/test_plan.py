@@ -223,7 +223,8 @@ def test_the_command_plans_the_chapters_that_it_is_given(capsys):
     ]
     assert "](" not in "".join(rows)
     assert cli.main(["plan", *named, "--days", "3"]) == 0
-    assert capsys.readouterr().out.count("| 9:00 | ") == 1
+    days = capsys.readouterr().out
+    assert days.count("| 9:00 | ") == days.count("## Day ") <= 3
 
 
 def test_a_package_without_the_book_says_so(monkeypatch, tmp_path, capsys):

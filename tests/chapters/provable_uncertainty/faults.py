@@ -377,8 +377,8 @@ FAULTS = [
         "q is not saved",
     ),
     (
-        "mean = None if guide is None else towards(",
-        "mean = None if goal.ccu is None else towards(",
+        "towards(goal.guide, goal.x, goal.R) if goal.guide else None",
+        "towards(goal.guide, goal.x, goal.R) if goal.ccu else None",
         "only CCU is attacked towards an in-mean",
     ),
     (".clamp(0, 1))", ".clamp(0, 2))", "the box of the pixels is too large"),
