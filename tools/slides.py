@@ -319,8 +319,8 @@ def deck(slug: str, notebook: Any) -> list[Slide]:
         else:
             parts[-1][1].append(block)
     outputs: dict[str, list[str]] = {}
-    for _, pieces in parts[: [title for title, _ in parts].index(EXERCISES)]:
-        for block in pieces:
+    for title, pieces in parts:
+        for block in pieces if title != EXERCISES else ():
             for number in block.data if block.kind == "check" else ():
                 outputs.setdefault(number, []).append(block.text)
     slides: list[Slide] = []
