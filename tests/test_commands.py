@@ -359,7 +359,7 @@ def executed(text="1", rate=20, card=("3.11", "abc", 9), timed="5", pin="a" * 40
 
 def test_a_misspelt_chapter_is_refused_before_any_is_executed():
     (said,) = script("notebooks").make(slugs=["meta_transfer", "meta_transfre"])
-    assert "no chapter 'meta_transfre': use differentiable_dsp, energy" in said
+    assert "no chapter 'meta_transfre': use causal_induction, differentiable" in said
 
 
 @pytest.mark.parametrize(
