@@ -23,7 +23,7 @@ class Settings(NamedTuple):
     outcome_steps: int = 2000
     probe_steps: int = 800  # of each probe
     sums_steps: int = 1200
-    longer_steps: int = 150  # of training on, with longer episodes or not
+    longer_steps: int = 150  # of training on, with episodes of another kind or not
     held_out: int = 5  # graphs
     components: int = 6  # of the mixture that predicts outcomes
     test: int = 2000  # episodes

@@ -265,20 +265,22 @@ def train_probe(run: Run, trunk: Belief, name: str) -> Probe:
     return trained
 
 
-def train_on(run: Run, model: Belief, steps: int) -> Belief:
-    """A copy of a trained network, trained on with episodes of another length.
+def train_on(run: Run, model: Belief, steps: int, **world: str) -> Belief:
+    """A copy of a trained network, trained on with episodes of another kind.
 
     Args:
         run: gives the number of training steps, `longer_steps`.
         model: what is copied.
         steps: of the episodes.
+        world: keywords of `draw`, such as mechanism="tanh".
     """
     s: Settings = run.settings
     more, twin = copy(run), deepcopy(model).train()
     more.settings = s._replace(steps=steps, learning_rate=s.learning_rate / 4)
     loss = _surprise(run, twin)
-    made = _loop(more, twin, f"on {steps}", s.longer_steps, loss)
-    trained: Belief = _trained(run, f"trained on {steps}", made, s.longer_steps)
+    made = _loop(more, twin, f"on {steps}", s.longer_steps, loss, **world)
+    name = " ".join(["trained on", str(steps), *world.values()])
+    trained: Belief = _trained(run, name, made, s.longer_steps)
     return trained
 
 

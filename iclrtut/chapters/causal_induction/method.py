@@ -692,7 +692,8 @@ class Answer(NamedTuple):
         graphs: all acyclic graphs, bool [graphs, n, n].
         probabilities: of each, [graphs].
         edges: P(i -> j | table), [n, n].
-        gains: what forcing each column once more is expected to tell, [n], in nats.
+        gains: what forcing each column once more, to a draw from N(0, spread^2), is
+            expected to tell, [n], in nats.
     """
 
     graphs: Tensor
@@ -738,14 +739,17 @@ def posterior(
     The prior holds every acyclic graph for equally likely, mechanisms for linear with
     normal noise, and weights and variances for drawn as in (6), around zero. So each
     column is first centred and scaled by the rows in which nothing was forced (where
-    those are fewer than ten, by the rows in which it was not).
+    those are fewer than ten, by the rows in which it was not): the scale comes from the
+    table, and the answer does not know how uncertain it is. The expected gains assume
+    that the value forced next is drawn from N(0, spread^2) on that scale, whatever
+    values the table was made with.
 
     Args:
         table: m samples of n columns, [m, n], finite numbers.
         targets: the column that was forced in each row, [m]; -1 for none.
         standardise: False where columns are on the prior's scale already.
-        spread: how far you would force a column next, as a standard deviation on the
-            scale of the standardised columns.
+        spread: how far you would force a column next, a standard deviation on the scale
+            of the standardised columns; the episodes of the chapter have 8.
         prior: of weights and variances.
         seed: of the draws behind `gains`.
 

@@ -1,5 +1,6 @@
 // Three nodes: force one, watch a network and the exact posterior learn their graph.
-// {layers, graphs, seed?}: the network by `figure`, and all acyclic graphs, [i][j]: i -> j.
+// {layers?, graphs, seed?}: the network by `figure`, and all acyclic graphs, [i][j]: i -> j.
+// Without a network the exact posterior stands alone.
 // A step is {target (-1: none), x: three values}. Numbers in brackets are the chapter's.
 
 const NAMES = ["A", "B", "C"], NODES = [0, 1, 2];
@@ -124,8 +125,9 @@ function gains(seen, logP, rng, draws = DRAWS) {
 
 // ---- The network: linear, ReLU, a GRU cell, a read-out ----
 
+const learned = Boolean(payload.layers);
 const [inside, fromInput, fromState, hidden, outside] =
-  payload.layers.map((layer) => linear(layer));
+  (payload.layers ?? []).map((layer) => linear(layer));
 const relu = (v) => Math.max(v, 0);
 
 // The state after one more step, and what the network believes then.
@@ -146,11 +148,12 @@ function read(state, { target, x }) {
 // Both beliefs after each step; before any, the prior.
 function compute(steps) {
   const flat = logSoftmax(graphs.map(() => 0));
-  let seen = nothing(), now = { state: new Float64Array(hidden.shape[0]), logQ: flat };
+  let seen = nothing();
+  let now = { state: new Float64Array(learned ? hidden.shape[0] : 0), logQ: flat };
   const path = [{ seen, logP: flat, logQ: flat }];
   for (const step of steps) {
     seen = add(seen, step);
-    now = read(now.state, step);
+    if (learned) now = read(now.state, step);
     path.push({ seen, logP: posterior(seen), logQ: now.logQ });
   }
   return path;
@@ -229,8 +232,10 @@ function strips(steps) {
 
 const LINES = {
   exact: { stroke: TONES.exact, "stroke-width": 2.5, "stroke-dasharray": "9 4" },
-  network: { stroke: TONES.network, "stroke-width": 2.5 },
-  gap: { stroke: "var(--failure)", "stroke-width": 2.5, "stroke-dasharray": "2 3" },
+  ...learned && {
+    network: { stroke: TONES.network, "stroke-width": 2.5 },
+    gap: { stroke: "var(--failure)", "stroke-width": 2.5, "stroke-dasharray": "2 3" },
+  },
 };
 
 function curves(path) {
@@ -240,7 +245,7 @@ function curves(path) {
     network: path.map(({ logQ }) => entropy(logQ)),
     gap: path.map(({ logP, logQ }) => divergence(logP, logQ)),
   };
-  const top = Math.max(3.4, ...values.gap);
+  const top = Math.max(3.4, ...learned ? values.gap : []);
   const chart = plot({ x: [0, end], y: [0, top], width: 340, height: 170,
     xlabel: "samples", ylabel: "nats", xticks: ticks([0, 0.7 * end]).filter(Number.isInteger) });
   for (const [name, look] of Object.entries(LINES))
@@ -298,12 +303,13 @@ function playground() {
       .map(([i, j]) => `${NAMES[i]}→${NAMES[j]}`).join(", ") || "no arrow";
     const at = graphs.indexOf(world.graph);
     return `World ${state.seed}, ${t} sample${t === 1 ? "" : "s"}. Exact: `
-      + `${fixed(2)(entropy(logP))} nats open; the network ${fixed(2)(entropy(logQ))}, `
-      + `and ${fixed(2)(divergence(logP, logQ))} nats away. `
+      + `${fixed(2)(entropy(logP))} nats open`
+      + (learned ? `; the network ${fixed(2)(entropy(logQ))}, and `
+        + `${fixed(2)(divergence(logP, logQ))} nats away. ` : ". ")
       + (ties > 1 ? `${ties} graphs share the lead. ` : "")
-      + (t > TRAINED ? `The network was trained on ${TRAINED} samples. ` : "")
-      + (state.revealed ? `The graph: ${truth}; exact gives it ${percent(Math.exp(logP[at]))}, `
-        + `the network ${percent(Math.exp(logQ[at]))}.` : "");
+      + (learned && t > TRAINED ? `The network was trained on ${TRAINED} samples. ` : "")
+      + (state.revealed ? `The graph: ${truth}; exact gives it ${percent(Math.exp(logP[at]))}`
+        + (learned ? `, the network ${percent(Math.exp(logQ[at]))}.` : ".") : "");
   };
   const show = () => {
     path = compute(state.steps);
@@ -324,10 +330,10 @@ function playground() {
     say(note.textContent);
   };
 
+  const titled = ["The network", "Exact posterior"].map((title, k) =>
+    el("div", {}, el("div", { class: "title" }, title), diagrams[k].node));
   root.append(
-    el("div", { class: "pair" },
-      el("div", {}, el("div", { class: "title" }, "The network"), diagrams[0].node),
-      el("div", {}, el("div", { class: "title" }, "Exact posterior"), diagrams[1].node)),
+    learned ? el("div", { class: "pair" }, ...titled) : titled[1],
     el("div", { class: "columns two" },
       el("div", {},
         el("div", { class: "buttons" }, ...buttons),

@@ -322,3 +322,20 @@ def test_extremes_give_numbers_and_the_end_is_said(page, shown):
     assert len(state(page)["steps"]) == MOST
     press(page, "New graph")
     assert page.get_by_role("button", name="Force A").is_enabled()
+
+
+def test_the_exact_posterior_stands_alone_before_there_is_a_network(page, shown):
+    play.widget(SLUG, {"graphs": method.dags(3).int().tolist()}, **TEXTS)
+    page.set_content(document(shown[-1]))
+    press(page, "Force A", "Force B", "Only watch", "Reveal the graph")
+    steps = state(page)["steps"]
+    values = torch.tensor([[step["x"] for step in steps]], dtype=torch.float64)
+    log_p = method.log_posterior(values, torch.tensor([[0, 1, -1]]))[0, -1]
+    last = call(page, "path")[-1]
+    assert last["logP"] == pytest.approx(log_p.tolist(), abs=1e-9)
+    assert page.locator("svg.plot").count() == 3  # arrows, samples and the curve
+    assert page.locator("path.exact").count() == 1
+    assert page.locator("path.network, path.gap").count() == 0
+    open_ = method.entropy(log_p).item()
+    assert f"Exact: {open_:.2f} nats open. " in page.locator(".note").inner_text()
+    assert "network" not in page.locator(".play").inner_html()
