@@ -169,18 +169,18 @@ def test_a_probe_leaves_its_network_as_it_was():
     assert not all(map(torch.equal, trained, first))
 
 
-def test_a_copy_is_trained_on_with_episodes_of_another_length(monkeypatch):
-    run, lengths, drawn = start(), [], experiments.sample
+def test_a_copy_is_trained_on_with_episodes_of_another_kind(monkeypatch):
+    run, kinds, drawn = start(), [], experiments.sample
 
     def spy(B, n, steps, generator, **world):
-        lengths.append(steps)
+        kinds.append((steps, world))
         return drawn(B, n, steps, generator, **world)
 
     model = experiments.network(run)
     before = [w.clone() for w in model.parameters()]
     monkeypatch.setattr(experiments, "sample", spy)
-    twin = experiments.train_on(run, model, 9)
-    assert lengths == [9] * run.settings.longer_steps
+    twin = experiments.train_on(run, model, 9, mechanism="tanh")
+    assert kinds == [(9, {"mechanism": "tanh"})] * run.settings.longer_steps
     assert all(map(torch.equal, before, model.parameters()))
     assert not any(map(torch.equal, before, twin.parameters()))
 
