@@ -622,7 +622,12 @@ def posterior_world(
 
 
 def features(values: Tensor, targets: Tensor) -> Tensor:
-    """What a network sees of each step, float32 [..., 3 n]: asinh(x), x / 8, target."""
+    """What a network sees of each step, float32 [B, T, 3 n]: asinh(x), x / 8, target.
+
+    Args:
+        values, targets: as in `statistics`.
+    """
+    values, targets = _checked(values, targets)
     n = values.shape[-1]
     which = one_hot(targets + 1, n + 1)[..., 1:]
     return torch.cat([values.asinh(), values / 8, which], -1).float()
