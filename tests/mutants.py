@@ -8,9 +8,9 @@ fault is in one.
 
 import importlib.util
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,11 +19,14 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from iclrtut.files import write_atomic
+import pytest
 
 TREE = Path(__file__).resolve().parents[1]
 CHAPTERS = TREE / "tests" / "chapters"
 WANTED = 0.95
+# Imports take as long as the tests: each fault is tried in a fork of a process that has
+# these, and never the installed package.
+IMPORTED = ["pytest", "hypothesis", "scipy.stats", "torch._dynamo"]
 
 
 class Fault(NamedTuple):
@@ -81,23 +84,27 @@ def passes(slug: str, file: Path, text: str, limit: float | None = None) -> bool
         hidden = shutil.ignore_patterns("__pycache__")
         shutil.copytree(TREE / "iclrtut", Path(folder) / "iclrtut", ignore=hidden)
         (Path(folder) / file.relative_to(TREE)).write_text(text, "utf-8")
-        # From this folder, python finds the copy before the installed package.
-        words = [sys.executable, "-m", "pytest", "-xq", "-p", "no:cacheprovider"]
         shared = TREE / "tests" / f"test_{file.stem}.py"
         files = [shared] if file.parent.name == "iclrtut" else tests(slug)
-        words += ["--tb=no", *map(str, files)]
-        environment = os.environ | {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}
-        try:
-            done = subprocess.run(
-                words,
-                cwd=folder,
-                env=environment,
-                capture_output=True,
-                timeout=limit,
-            )
-        except subprocess.TimeoutExpired:
-            return False
-    return done.returncode == 0
+        forks = multiprocessing.get_context("forkserver")
+        forks.set_forkserver_preload(IMPORTED)
+        child = forks.Process(target=run_tests, args=(folder, list(map(str, files))))
+        child.start()
+        child.join(limit)
+        if child.is_alive():
+            child.kill()
+            child.join()
+    return child.exitcode == 0
+
+
+def run_tests(folder: str, files: list[str]) -> None:
+    """Run tests on the package of this folder, and exit with their status."""
+    os.chdir(folder)
+    sys.path.insert(0, folder)  # before the installed package
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.dup2(nothing, 2)
+    sys.exit(pytest.main(["-xq", "-p", "no:cacheprovider", "--tb=no", *files]))
 
 
 def mutant(slug: str, fault: Fault) -> tuple[Path, str]:
@@ -115,6 +122,7 @@ def share(slug: str) -> float:
     """Apply all faults of a chapter, two at a time; the share that was caught."""
     file = TREE / "iclrtut" / "chapters" / slug / "method.py"
     text = file.read_text(encoding="utf-8")
+    os.environ["OMP_NUM_THREADS"] = "1"
     began = time.monotonic()
     if not passes(slug, file, text):
         sys.exit(f"mutants: the tests of {slug} fail without any fault: mend them.")
@@ -139,6 +147,8 @@ def record(slug: str, half: str, counts: dict[str, float]) -> None:
 
     The page of running times shows both.
     """
+    from iclrtut.files import write_atomic
+
     file = TREE / "records" / slug / "mutants.json"
     told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     told[half] = counts

@@ -119,6 +119,8 @@ def test_notebook_was_executed(file):
     for cell in cells:
         texts = [out.get("text", "") for out in cell.outputs]
         assert not [out for out in cell.outputs if out.output_type == "error"]
+        results = [o for o in cell.outputs if o.output_type == "execute_result"]
+        assert all("text/markdown" in out.data for out in results), cell.source
         practice = any(
             "-" in tag for tag in cell.metadata.get("tags", []) if "nbval" not in tag
         )

@@ -123,6 +123,7 @@ def visit(url: str, browser: Any) -> SimpleNamespace:
     axe = page.evaluate(VIOLATIONS, [None, {}])
     found.rules, found.inaccessible = axe["rules"], axe["broken"]
     page.set_viewport_size({"width": 390, "height": 844})
+    page.evaluate("document.querySelectorAll('details').forEach((d) => d.open = true)")
     page.evaluate(DRAWN)
     found.wider = page.evaluate(WIDER)
     found.refused = page.evaluate("refused")

@@ -27,11 +27,11 @@ _TRAINED = """
 def trained(deltas, rate=0.1, steps=1000):
     draws = torch.Generator().manual_seed(0)
     gamma = torch.zeros(100, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.SGD([gamma], rate)
+    sgd = torch.optim.SGD([gamma], rate)
     for _ in range(steps):
         at = torch.randint(len(deltas), (100,), generator=draws)
         loss = {loss}
-        optimizer.zero_grad()
+        sgd.zero_grad()
         loss.backward()
         {step}
     return {end}
@@ -85,25 +85,23 @@ WRONG = {
         # The mean of Delta decides.
         _TRAINED.format(
             loss="-(gamma.sigmoid() * deltas[at]).sum()",
-            step="optimizer.step()",
+            step="sgd.step()",
             end=_END,
         ),
         # No step is taken.
         _TRAINED.format(loss=_REGRET, step="pass", end=_END),
         # The loss is a mean over the gammas.
         _TRAINED.format(
-            loss=_REGRET.replace("sum", "mean"), step="optimizer.step()", end=_END
+            loss=_REGRET.replace("sum", "mean"), step="sgd.step()", end=_END
         ),
         # The belief is in the other learner.
         _TRAINED.format(
             loss="method.regret(gamma, 0 * deltas[at], deltas[at]).sum()",
-            step="optimizer.step()",
+            step="sgd.step()",
             end=_END,
         ),
         # gamma itself for the belief.
-        _TRAINED.format(
-            loss=_REGRET, step="optimizer.step()", end="gamma.detach().mean()"
-        ),
+        _TRAINED.format(loss=_REGRET, step="sgd.step()", end="gamma.detach().mean()"),
     ],
     5: [
         # The encoder turns the wrong way.
