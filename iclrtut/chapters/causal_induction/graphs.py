@@ -13,8 +13,7 @@ from itertools import permutations, product
 import torch
 from torch import Tensor
 
-from iclrtut.chapters.causal_induction.method import dags, nodes, reach
-from iclrtut.errors import BadRequest
+from iclrtut.chapters.causal_induction.method import dags, need, nodes, reach, whole
 
 
 @cache
@@ -24,8 +23,7 @@ def robinson(n: int) -> int:
     Raises:
         BadRequest: a negative number of nodes.
     """
-    if n < 0:
-        raise BadRequest(f"n is {n}: give a number of nodes from 0 on.")
+    need(n >= 0, f"n is {n}: give a number of nodes from 0 on.")
     terms = (
         (-1) ** (k + 1) * math.comb(n, k) * 2 ** (k * (n - k)) * robinson(n - k)
         for k in range(1, n + 1)
@@ -44,8 +42,8 @@ def number(A: Tensor) -> Tensor:
     codes, order = (dags(n).flatten(1) * weight).sum(-1).sort()
     code = (A.flatten(-2).bool() * weight).sum(-1)
     at = torch.searchsorted(codes, code).clamp_max(len(codes) - 1)
-    if not bool((codes[at] == code).all()):
-        raise BadRequest(f"a graph on {n} nodes has a cycle: give acyclic ones.")
+    fit = bool((codes[at] == code).all())
+    need(fit, f"a graph on {n} nodes has a cycle: give acyclic ones.")
     return order[at]
 
 
@@ -62,8 +60,12 @@ def separated(A: Tensor, i: int, j: int, given: Sequence[int]) -> Tensor:
         A: acyclic graphs [..., n, n].
         i, j: two nodes.
         given: nodes other than i and j.
+
+    Raises:
+        BadRequest: a node that is not there, or is named twice.
     """
-    named = [i, j, *given]
+    named = whole([i, j, *given], A.shape[-1] - 1, "nodes")
+    need(len({*named}) == len(named), f"nodes {named}: name each of them once.")
     kept = reach(A)[..., named].any(-1)
     sub = (A & kept[..., None] & kept[..., None, :]).double()
     moral = sub + sub.mT + sub @ sub.mT > 0
@@ -115,7 +117,11 @@ def classes(A: Tensor, targets: Sequence[int] = ()) -> Tensor:
 
     Returns:
         int64 [G], from 0.
+
+    Raises:
+        BadRequest: a target that is no node.
     """
+    targets = whole(targets, A.shape[-1] - 1, "targets")
     parts = [skeleton(A), v_structures(A), *(skeleton(cut(A, k)) for k in targets)]
     keys = torch.cat([part.flatten(1) for part in parts], 1)
     labels: Tensor = torch.unique(keys.byte(), dim=0, return_inverse=True)[1]
@@ -145,8 +151,13 @@ def relabel(values: Tensor, targets: Tensor, order: Tensor) -> tuple[Tensor, Ten
         values: [B, T, n].
         targets: int64 [B, T].
         order: int64 [n], a row of `relabelling`.
+
+    Raises:
+        BadRequest: an order that does not name every node once.
     """
-    place = torch.argsort(order)  # new name of each old node
+    fit = sorted(order) == [*range(values.shape[-1])]
+    need(fit, f"order is {order}: name each of {values.shape[-1]} nodes once.")
+    place = torch.argsort(torch.as_tensor(order))  # new name of each old node
     new = torch.where(targets < 0, targets, place[targets.clamp_min(0)])
     return values[..., order], new
 

@@ -15,6 +15,7 @@ table of your own, one sample a row, and the column forced in each row (-1: none
 import math
 from collections.abc import Sequence
 from functools import cache
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,15 +41,30 @@ Reported = Sequence[int] | None  # numbers of steps; None for every one
 # Graphs: bool [n, n], where A[i, j] says i -> j
 
 
+def need(holds: bool, otherwise: str) -> None:
+    """Refuse what does not hold, in one sentence with the remedy."""
+    if not holds:
+        raise BadRequest(otherwise)
+
+
+def whole(given: Sequence[int], most: int, name: str) -> list[int]:
+    """Whole numbers from 0 to `most`, once they are known to be that."""
+    fit = all(isinstance(k, Integral) and 0 <= k <= most for k in given)
+    need(fit, f"{name}: {list(given)} given, use whole numbers from 0 to {most}.")
+    return list(given)
+
+
+def _between(low: float, value: Any, high: float) -> bool:
+    return isinstance(value, Real) and low < float(value) < high
+
+
 def _check(n: int) -> None:
-    if not 1 <= n <= MOST:
-        raise BadRequest(f"n is {n}: the graphs are listed for 1 to {MOST} nodes.")
+    need(n in range(1, MOST + 1), f"n is {n}: graphs are listed for 1 to {MOST} nodes.")
 
 
 def _choices(k: int) -> Tensor:
     """All ways to say no or yes k times, the last one fastest, bool [2^k, k]."""
-    bits = torch.arange(2**k)[:, None] >> torch.arange(k - 1, -1, -1)
-    return bits % 2 == 1
+    return (torch.arange(2**k)[:, None] >> torch.arange(k - 1, -1, -1)) % 2 == 1
 
 
 def reach(A: Tensor) -> Tensor:
@@ -134,10 +150,8 @@ class Prior(NamedTuple):
             BadRequest: alpha of n - 1 or less, or tau that is not positive.
         """
         alpha = n + 2 if self.alpha is None else self.alpha
-        if not (math.isfinite(alpha) and alpha > n - 1):
-            raise BadRequest(f"alpha is {alpha}: give more than {n - 1} for {n} nodes.")
-        if not (math.isfinite(self.tau) and self.tau > 0):
-            raise BadRequest(f"tau is {self.tau}: give a positive number.")
+        fit = _between(n - 1, alpha, math.inf) and _between(0, self.tau, math.inf)
+        need(fit, f"{self}: give alpha above {n - 1} for {n} nodes, and tau above 0.")
         return (alpha - n + 1 + torch.arange(n, dtype=torch.float64)) / 2
 
 
@@ -188,14 +202,15 @@ def draw(
         prior: of the parameters.
 
     Raises:
-        BadRequest: no such noise, mechanism, graph or prior.
+        BadRequest: no such noise, mechanism, graph or prior, or no graph allowed, or a
+            negative size.
     """
-    if mechanism not in MECHANISMS:
-        raise BadRequest(
-            f"mechanism {mechanism!r} is unknown: use one of {', '.join(MECHANISMS)}."
-        )
+    for name, known in ((mechanism, MECHANISMS), (noise, NOISES)):
+        need(name in known, f"{name!r} is unknown: use one of {', '.join(known)}.")
+    whole([B, steps], 10**9, "B and steps")
     if graph is None:
         pool = torch.arange(len(dags(n))) if allowed is None else allowed
+        need(len(pool) > 0, "allowed holds no graph: give numbers, or None for all.")
         graph = pool[torch.randint(len(pool), (B,), generator=generator)]
     A = dags(n)[_known(graph, n)]
     shape = prior.shapes(n)[A.sum(-2)]  # [B, n]
@@ -208,10 +223,8 @@ def draw(
 def _known(graph: Tensor, n: int) -> Tensor:
     """Numbers of graphs, once they are known to be in the list."""
     most = len(dags(n))
-    if graph.dtype != torch.int64 or not bool(((graph >= 0) & (graph < most)).all()):
-        raise BadRequest(
-            f"a graph is not one of {n} nodes: number them 0 to {most - 1}."
-        )
+    fit = graph.dtype == torch.int64 and torch.equal(graph, graph.clamp(0, most - 1))
+    need(fit, f"a graph is not one of {n} nodes: number them 0 to {most - 1}.")
     return graph
 
 
@@ -221,8 +234,6 @@ def _normal(shape: Sequence[int], generator: Generator) -> Tensor:
 
 def _noise(shape: Sequence[int], generator: Generator, kind: str) -> Tensor:
     """Draws of mean 0 and variance 1."""
-    if kind not in NOISES:
-        raise BadRequest(f"noise {kind!r} is unknown: use one of {', '.join(NOISES)}.")
     if kind == "normal":
         return _normal(shape, generator)
     if kind == "t3":
@@ -338,9 +349,7 @@ def statistics(values: Tensor, targets: Tensor, after: Reported = None) -> Stati
     sums = Statistics(free.cumsum(1), (free[..., None, None] * outer).cumsum(1))
     if after is None:
         return sums
-    if not all(0 <= t <= T for t in after):
-        raise BadRequest(f"after is {list(after)}: give numbers of steps, 0 to {T}.")
-    start, at = nothing(B, n), torch.tensor(list(after), dtype=torch.int64)
+    start, at = nothing(B, n), torch.tensor(whole(after, T, "after"), dtype=torch.int64)
     return Statistics(
         torch.cat([start.free[:, None], sums.free], 1)[:, at],
         torch.cat([start.scatter[:, None], sums.scatter], 1)[:, at],
@@ -348,18 +357,17 @@ def statistics(values: Tensor, targets: Tensor, after: Reported = None) -> Stati
 
 
 def _checked(values: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    if values.ndim != 3 or targets.shape != values.shape[:2]:
-        raise BadRequest(
-            f"values {list(values.shape)} and targets {list(targets.shape)} do not "
-            "fit: give [B, T, n] and [B, T]."
-        )
+    fit = isinstance(values, Tensor) and isinstance(targets, Tensor)
+    need(fit, f"values are {type(values)}: give tensors, also of targets.")
+    fit = values.ndim == 3 and targets.shape == values.shape[:2]
+    need(fit, f"{[*values.shape]}, {[*targets.shape]}: give [B, T, n] and [B, T].")
     n = values.shape[-1]
-    if not bool((values.abs() < HUGE).all()):
-        raise BadRequest(f"values hold NaN, or {HUGE:g} and more: leave those out.")
-    if targets.dtype != torch.int64 or not bool(
-        ((targets >= -1) & (targets < n)).all()
-    ):
-        raise BadRequest(f"a target is no node: give whole numbers from -1 to {n - 1}.")
+    fit = bool((values.abs() < HUGE).all())
+    need(fit, f"values hold NaN, or {HUGE:g} and more: leave those out.")
+    fit = targets.dtype == torch.int64 and torch.equal(
+        targets, targets.clamp(-1, n - 1)
+    )
+    need(fit, f"a target is no node: give whole numbers from -1 to {n - 1}.")
     return values.double(), targets
 
 
@@ -376,12 +384,13 @@ def node_scores(seen: Statistics, prior: Prior = STANDARD) -> Tensor:
     Returns:
         float64 [..., n, 2^(n-1)], in nats; sets as in `graphs.parent_sets`.
     """
+    need(isinstance(prior, Prior), f"prior is {prior!r}: give Prior(alpha, tau).")
     n, lead = seen.free.shape[-1], seen.free.shape[:-1]
     size = parent_sets(n)[0].sum(-1)  # parents of each set, the same for all nodes
+    a = prior.shapes(n)[size][:, None]  # [sets, 1]
     half = (seen.free.reshape(-1, n).T / 2)[:, None]  # [n, 1, N]
     R = seen.scatter.reshape(-1, n, n, n).movedim(0, -1)  # [n, n, n, N]
     logs, left = zip(*(_eliminate(R[i], i, prior.tau) for i in range(n)), strict=True)
-    a = prior.shapes(n)[size][:, None]  # [sets, 1]
     p = size[:, None].double()
     most = int(seen.free.max().item()) if seen.free.numel() else 0
     table = torch.lgamma(a + torch.arange(most + 1) / 2) - torch.lgamma(a)
@@ -477,12 +486,9 @@ def nodes(log_p: Tensor) -> int:
     Raises:
         BadRequest: no n has as many graphs.
     """
-    if log_p.shape[-1] not in COUNTS:
-        raise BadRequest(
-            f"beliefs of {log_p.shape[-1]} graphs: give one for each of "
-            f"{', '.join(map(str, COUNTS))}."
-        )
-    return COUNTS[log_p.shape[-1]]
+    size, sizes = log_p.shape[-1], ", ".join(map(str, COUNTS))
+    need(size in COUNTS, f"beliefs of {size} graphs: give one for each of {sizes}.")
+    return COUNTS[size]
 
 
 def entropy(log_p: Tensor) -> Tensor:
@@ -541,10 +547,11 @@ def total_correlation(log_p: Tensor) -> Tensor:
 
 
 class Gain(NamedTuple):
-    """Of do(k) for each node k, by two routes, each [..., n], in nats, (12)."""
+    """Of do(k) for each node k, by two routes, [..., n] each, in nats, (12)."""
 
     entropy: Tensor  # H - E[H after]
-    kl: Tensor  # E KL(after || before)
+    kl: Tensor  # E KL(after || before), never negative
+    error: Tensor  # standard error of `kl`
 
 
 def gains(
@@ -564,13 +571,13 @@ def gains(
         prior: of the parameters.
 
     Returns:
-        Both routes, each [B, n]; of few draws, one may come out negative.
+        Both routes, each [B, n]; of few draws, `entropy` may come out negative.
 
     Raises:
-        BadRequest: draws or spread that are not positive.
+        BadRequest: draws or spread that are not positive, or a spread above 1e6.
     """
-    if draws < 1 or not 0 < spread < HUGE:
-        raise BadRequest(f"{draws} draws of spread {spread}: give positive numbers.")
+    fit = isinstance(draws, Integral) and draws > 0 and _between(0, spread, FAR)
+    need(fit, f"{draws!r} draws, spread {spread!r}: give positive ones below {FAR:g}.")
     B, n = seen.free.shape
     before = graph_scores(seen, prior).log_softmax(-1)
     graph = torch.multinomial(before.exp(), draws, True, generator=generator)
@@ -585,7 +592,9 @@ def gains(
         after = graph_scores(many.add(x[:, 0], target[:, 0]), prior)
         after = after.log_softmax(-1).view(B, draws, -1)
         drop = entropy(before) - entropy(after).mean(1)
-        results.append(torch.stack([drop, kl(after, before[:, None]).mean(1)]))
+        move = kl(after, before[:, None]).clamp_min(0)
+        error = move.std(1, correction=0) / draws**0.5
+        results.append(torch.stack([drop, move.mean(1), error]))
     return Gain(*torch.stack(results, -1))
 
 
@@ -674,11 +683,8 @@ def figure(model: Belief) -> dict[str, Any]:
     Raises:
         BadRequest: its read-out is not over the graphs of three nodes.
     """
-    if (model.inside.in_features, model.outside.out_features) != (9, len(dags(3))):
-        raise BadRequest(
-            f"the network goes from {model.inside.in_features} to "
-            f"{model.outside.out_features} numbers: the figure takes 9 and 25."
-        )
+    size = (model.inside.in_features, model.outside.out_features)
+    need(size == (9, 25), f"the network's ends are {size}: the figure takes 9 and 25.")
     weights, width = model.memory.all_weights[0], model.memory.hidden_size
     gates = [nn.Linear(width, 3 * width) for _ in range(2)]
     for gate, weight, bias in zip(gates, weights[:2], weights[2:], strict=True):
@@ -698,35 +704,49 @@ class Answer(NamedTuple):
         probabilities: of each, [graphs].
         edges: P(i -> j | table), [n, n].
         gains: what forcing each column once more, to a draw from N(0, spread^2), is
-            expected to tell, [n], in nats.
+            expected to tell, [n], in nats, by the second form of (12).
+        errors: standard errors of `gains`, which are estimated from draws, [n].
+        spread: of the next forced value.
+        standardised: whether columns were centred and scaled.
     """
 
     graphs: Tensor
     probabilities: Tensor
     edges: Tensor
     gains: Tensor
+    errors: Tensor
+    spread: float
+    standardised: bool
 
     @property
     def next(self) -> int:
-        """The column to force next, by the expected gain."""
+        """The column of the largest expected gain: a guess where `summary` says so.
+
+        It is defined even where no gain stands out from its error, and `summary` says
+        that no column is expected to tell more.
+        """
         return int(self.gains.argmax())
 
     @property
     def summary(self) -> str:
         """All that in words, with what it takes for granted."""
-        best = int(self.probabilities.argmax())
-        arrows = ", ".join(
-            f"{i} -> {j}" for i, j in self.graphs[best].nonzero().tolist()
-        )
-        left = entropy(self.probabilities.log()).item()
+        arrows = self.graphs[self.probabilities.argmax()].nonzero().tolist()
+        named = ", ".join(f"{i} -> {j}" for i, j in arrows) or "no arrow"
+        left, gain = entropy(self.probabilities.log()).item(), self.gains.max().item()
+        advice = f"Force column {self.next} next: {gain:.2f} nats are expected of it."
+        if gain < 0.005 or gain <= 2 * self.errors[self.next].item():
+            advice = "No column is expected to tell more if it is forced."
+        units = ("as they are", "centred and scaled by rows that did not force them")
         return (
-            f"The likeliest graph ({arrows or 'no arrow'}) has probability "
-            f"{self.probabilities[best].item():.2g}; {left:.2f} of "
-            f"{math.log(len(self.graphs)):.2f} nats are open. Force column {self.next} "
-            f"next: {self.gains.max().item():.2f} nats are expected of it. This holds "
-            "if no common cause is hidden, effects are linear, noise is normal, rows "
-            "are independent, and forcing a column sets its value and nothing else; "
-            "where one of these fails, the answer may be sure and wrong."
+            f"The likeliest graph ({named}) has probability "
+            f"{self.probabilities.max().item():.2g}; {left:.2f} of "
+            f"{math.log(len(self.graphs)):.2f} nats are open. {advice} Columns are "
+            f"{units[self.standardised]}, and a forced value comes from "
+            f"N(0, {self.spread:g}^2) in these units. This holds if all graphs are "
+            "equally likely at first, no common cause is hidden, effects are linear, "
+            "noise is normal, weights and variances are as in the prior, rows are "
+            "independent, and forcing a column sets its value and nothing else; where "
+            "one of these fails, the answer may be sure and wrong."
         )
 
 
@@ -744,10 +764,11 @@ def posterior(
     The prior holds every acyclic graph for equally likely, mechanisms for linear with
     normal noise, and weights and variances for drawn as in (6), around zero. So each
     column is first centred and scaled by the rows in which nothing was forced (where
-    those are fewer than ten, by the rows in which it was not): the scale comes from the
-    table, and the answer does not know how uncertain it is. The expected gains assume
-    that the value forced next is drawn from N(0, spread^2) on that scale, whatever
-    values the table was made with.
+    those are fewer than ten or do not vary, by the rows in which it was not forced; a
+    column that was forced in all rows but one or none, by all rows): the scale comes
+    from the table, and the answer does not know how uncertain it is. The expected gains
+    assume that the value forced next is drawn from N(0, spread^2) on that scale,
+    whatever values the table was made with.
 
     Args:
         table: m samples of n columns, [m, n], finite numbers.
@@ -756,63 +777,62 @@ def posterior(
         spread: how far you would force a column next, a standard deviation on the scale
             of the standardised columns; the episodes of the chapter have 8.
         prior: of weights and variances.
-        seed: of the draws behind `gains`.
+        seed: of the draws behind `gains`, a whole number.
 
     Raises:
-        BadRequest: wrong shapes, NaN or infinity, a constant column, more than five
-            columns, a target out of range, or fewer rows than parameters.
+        BadRequest: wrong shapes, NaN or infinity, masked entries, a column to be
+            standardised that is constant where it was not forced, more than five
+            columns, a target out of range, fewer rows than parameters, or a seed,
+            spread or prior that is none.
     """
     x, forced = _table(table, targets)
+    whole([seed], 2**63 - 1, "seed")
     if standardise:
         x = _standardised(x, forced)
-    if not bool((x.abs() < FAR).all()):
-        raise BadRequest(
-            f"values lie {x.abs().max():.1e} deviations from 0: leave outliers out, or "
-            "rescale the columns."
-        )
+    far = x.abs().max().item()
+    need(
+        far < FAR, f"values lie {far:.1e} deviations from 0: rescale or drop outliers."
+    )
     free = (forced[:, None] != torch.arange(x.shape[1])).to(x)
     scatter = torch.stack([(x * own[:, None]).T @ x for own in free.T])
     seen = Statistics(free.sum(0)[None], scatter[None])
     log_p = graph_scores(seen, prior).log_softmax(-1)
-    told = gains(seen, torch.Generator().manual_seed(seed), 200, spread, prior)
-    return Answer(
-        dags(x.shape[1]), log_p[0].exp(), edge_marginals(log_p)[0], told.entropy[0]
-    )
+    draws = min(10_000, 10**7 // log_p.shape[1])  # 80 MB of beliefs
+    told = gains(seen, torch.Generator().manual_seed(int(seed)), draws, spread, prior)
+    more = told.kl[0], told.error[0], spread, bool(standardise)
+    return Answer(dags(x.shape[1]), log_p[0].exp(), edge_marginals(log_p)[0], *more)
 
 
 def _table(table: ArrayLike, targets: ArrayLike) -> tuple[Tensor, Tensor]:
     """Rows float64 [m, n] and targets int64 [m], once they are known to be usable."""
-    rows, which = np.asarray(table), np.asarray(targets)
-    if rows.ndim != 2 or which.shape != rows.shape[:1]:
-        raise BadRequest(
-            f"a table {list(rows.shape)} with targets {list(which.shape)}: give "
-            "[rows, columns] and [rows]."
-        )
+    rows, which = _array(table, "the table"), _array(targets, "targets")
+    fit = rows.ndim == 2 and which.shape == rows.shape[:1]
+    need(fit, f"shapes {rows.shape}, {which.shape}: give [rows, columns] and [rows].")
     m, n = rows.shape
-    if not 2 <= n <= MOST:
-        raise BadRequest(f"the table has {n} columns: give 2 to {MOST}.")
-    if rows.dtype.kind not in "buif" or not (np.abs(rows.astype(float)) < HUGE).all():
-        raise BadRequest(
-            "the table holds NaN, infinity or no numbers: leave those out."
-        )
-    if (
-        which.dtype.kind not in "iu"
-        or which.min(initial=0) < -1
-        or which.max(initial=0) >= n
-    ):
-        raise BadRequest(
-            f"a target is no column: give whole numbers from -1 to {n - 1}."
-        )
-    if m < n * (n + 1) // 2:
-        raise BadRequest(
-            f"{m} rows for {n} columns: give {n * (n + 1) // 2} or more, as many as "
-            "the fullest graph has parameters."
-        )
-    x = rows.astype(np.float64)
-    same = np.flatnonzero(np.ptp(x, axis=0) <= 1e-9 * np.abs(x).max(0) + 1 / HUGE)
-    if len(same):
-        raise BadRequest(f"column {same[0]} is constant: leave it out.")
-    return torch.from_numpy(x), torch.from_numpy(which.astype(np.int64))
+    need(2 <= n <= MOST, f"the table has {n} columns: give 2 to {MOST}.")
+    fit = rows.dtype.kind in "buif" and (np.abs(rows.astype(float)) < HUGE).all()
+    need(fit, "the table holds NaN, infinity or no numbers: leave those out.")
+    fit = which.dtype.kind in "iu" and ((which >= -1) & (which < n)).all()
+    need(fit, f"a target is no column: give whole numbers from -1 to {n - 1}.")
+    least = n * (n + 1) // 2
+    need(
+        m >= least, f"{m} rows for {n} columns: give {least} or more, one a parameter."
+    )
+    x = torch.from_numpy(rows.astype(np.float64))
+    return x, torch.from_numpy(which.astype(np.int64))
+
+
+def _array(data: Any, name: str) -> np.ndarray[Any, Any]:
+    try:
+        made = np.asanyarray(data.detach().cpu() if isinstance(data, Tensor) else data)
+    except (TypeError, ValueError) as told:
+        raise BadRequest(f"{name} cannot be read: give rows of one length.") from told
+    need(not np.ma.is_masked(made), f"{name} has masked entries: leave those rows out.")
+    return np.asarray(made)
+
+
+def _varies(column: Tensor) -> bool:
+    return bool(column.max() - column.min() > 1e-9 * column.abs().max() + 1 / HUGE)
 
 
 def _standardised(x: Tensor, forced: Tensor) -> Tensor:
@@ -820,9 +840,10 @@ def _standardised(x: Tensor, forced: Tensor) -> Tensor:
     columns = []
     for j, column in enumerate(x.T):
         alone = column[forced == -1]
-        if len(alone) < FEW or not alone.std() > 0:
+        if len(alone) < FEW or not _varies(alone):
             alone = column[forced != j]
-        if len(alone) < 2 or not alone.std() > 0:
+        if len(alone) < 2:
             alone = column
+        need(_varies(alone), f"column {j} is constant where not forced: leave it out.")
         columns.append((column - alone.mean()) / alone.std())
     return torch.stack(columns, 1)
