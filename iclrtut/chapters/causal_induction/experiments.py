@@ -277,11 +277,8 @@ def train_on(run: Run, model: Belief, steps: int, **world: str) -> Belief:
     """
     s: Settings = run.settings
     more, twin = copy(run), deepcopy(model).train()
-    more.settings = s._replace(
-        steps=steps,
-        batch=s.batch * s.long // steps,
-        learning_rate=s.learning_rate / 4,
-    )
+    batch, rate = s.batch * s.long // steps, s.learning_rate / 4
+    more.settings = s._replace(steps=steps, batch=batch, learning_rate=rate)
     loss = _surprise(run, twin)
     made = _loop(more, twin, f"on {steps}", s.longer_steps, loss, **world)
     name = " ".join(["trained on", str(steps), *world.values()])
@@ -390,9 +387,8 @@ def measure_calibrated(trial: Trial, log_q: Tensor) -> Measurements:
     errors = [_edge_error(p, trial.episodes.graph) for p in (ours, exact, even)]
     off = ~torch.eye(ours.shape[-1], dtype=torch.bool)
     rms = float((ours - exact)[:, off].square().mean().sqrt())
-    value = errors[0] - errors[1]
     named = dict(zip(("ece", "exact", "ignorant"), errors, strict=True))
-    return {"calibrated": {"value": value, **named, "rms": rms}}
+    return {"calibrated": {"value": errors[0] - errors[1], **named, "rms": rms}}
 
 
 def measure_outcomes(curves: Mapping[str, Sequence[float]]) -> Measurements:
