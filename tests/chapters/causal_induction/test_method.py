@@ -1026,7 +1026,7 @@ def test_any_table_gets_probabilities_or_a_sentence(rows, data, standardise):
         assert str(told).endswith(".") and "\n" not in str(told)
         return
     for part in answer[1:]:
-        assert bool(part.isfinite().all())
+        assert bool(torch.as_tensor(part).isfinite().all())
     assert answer.probabilities.sum().item() == pytest.approx(1)
     assert answer.probabilities.min() >= 0 and set(targets) <= {-1, 0, 1}
 
