@@ -186,7 +186,7 @@ function diagram(title, tone, click) {
   draw("circle", { cx: PLACES[i][0], cy: PLACES[i][1], r: RADIUS, fill: "transparent",
     stroke: "currentColor", "stroke-width": 2 }),
   draw("text", { x: PLACES[i][0], y: PLACES[i][1] + 5, "text-anchor": "middle",
-    "font-weight": 700 }, NAMES[i])));
+    "font-weight": 700, style: "font-size:15px" }, NAMES[i])));
   const node = draw("svg", { viewBox: "0 0 200 182", class: "plot", role: "img",
     style: "max-width:250px" },
   ...lines.flatMap((one) => [one.node, one.truth]), ...circles);
@@ -202,11 +202,14 @@ function diagram(title, tone, click) {
   return { node, show };
 }
 
-// The values so far, a strip a node: dots, and squares where they were forced.
-function strips(steps) {
+// The values so far, a strip a node: dots, and squares where they were forced. A dashed
+// line marks the value to force next.
+function strips(steps, next) {
   const chart = draw("svg", { viewBox: "0 0 340 132", class: "plot", role: "img",
     style: "max-width:425px" });
   const X = (v) => 184 + 150 * Math.max(-1, Math.min(1, Math.asinh(v) / Math.asinh(100)));
+  chart.append(draw("path", { d: `M${X(next)},6V112`, stroke: "currentColor",
+    "stroke-dasharray": "3 4" }));
   NODES.forEach((i) => {
     const y = 20 + 38 * i;
     chart.append(draw("text", { x: 4, y: y + 5, "font-weight": 700 }, NAMES[i]),
@@ -323,7 +326,7 @@ function playground() {
     buttons.forEach((one) => { one.disabled = state.steps.length >= MOST; });
     [logQ, logP].forEach((log, k) =>
       diagrams[k].show(arrows(log), state.revealed ? world.graph : null));
-    strip.replaceChildren(strips(state.steps));
+    strip.replaceChildren(strips(state.steps, state.value));
     curve.replaceChildren(curves(path));
     reveal.setAttribute("aria-pressed", String(state.revealed));
     note.textContent = words();
@@ -338,7 +341,10 @@ function playground() {
       el("div", {},
         el("div", { class: "buttons" }, ...buttons),
         slider({ label: "Value to force", min: -16, max: 16, step: 1, value: state.value,
-          format: number, input: (value) => { state.value = value; },
+          format: number, input: (value) => {
+            state.value = value;
+            strip.replaceChildren(strips(state.steps, value));
+          },
           help: "Or click a node. +: nats expected of forcing it to a random value." }).node),
       el("div", {}, note, el("div", { class: "buttons" }, reveal,
         button("New graph", () => begin(state.seed + 1))))),
