@@ -101,6 +101,7 @@ def run_tests(folder: str, files: list[str]) -> None:
     """Run tests on the package of this folder, and exit with their status."""
     os.chdir(folder)
     sys.path.insert(0, folder)  # before the installed package
+    os.environ["PYTHONPATH"] = folder  # for what the tests start
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
     os.dup2(nothing, 2)

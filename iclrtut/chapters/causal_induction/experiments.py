@@ -383,7 +383,7 @@ def _edge_error(edges: Tensor, graph: Tensor) -> float:
 def measure_calibrated(trial: Trial, log_q: Tensor) -> Measurements:
     """ECE of edges at the last step above that of the exact posterior."""
     ours, exact = (edge_marginals(log_p[:, -1]) for log_p in (log_q, trial.exact))
-    even = torch.zeros_like(exact) + exact.mean(0)
+    even = exact.mean(0).expand_as(exact)
     errors = [_edge_error(p, trial.episodes.graph) for p in (ours, exact, even)]
     off = ~torch.eye(ours.shape[-1], dtype=torch.bool)
     rms = float((ours - exact)[:, off].square().mean().sqrt())
