@@ -722,8 +722,8 @@ class Answer(NamedTuple):
     def next(self) -> int:
         """The column of the largest expected gain: a guess where `summary` says so.
 
-        It is defined even where no gain stands out from its error, and `summary` says
-        that no column is expected to tell more.
+        It is defined even where no gain stands out from its error (`summary` says then
+        that no column is expected to tell more) or from the others (it names them).
         """
         return int(self.gains.argmax())
 
@@ -733,7 +733,10 @@ class Answer(NamedTuple):
         arrows = self.graphs[self.probabilities.argmax()].nonzero().tolist()
         named = ", ".join(f"{i} -> {j}" for i, j in arrows) or "no arrow"
         left, gain = entropy(self.probabilities.log()).item(), self.gains.max().item()
-        advice = f"Force column {self.next} next: {gain:.2f} nats are expected of it."
+        apart = 2 * torch.hypot(self.errors, self.errors[self.next])
+        near = (gain - self.gains <= apart).nonzero().flatten().tolist()
+        columns = " or ".join(map(str, near))
+        advice = f"Force column {columns} next: {gain:.2f} nats are expected of it."
         if gain < 0.005 or gain <= 2 * self.errors[self.next].item():
             advice = "No column is expected to tell more if it is forced."
         units = ("as they are", "centred and scaled by rows that did not force them")

@@ -329,6 +329,11 @@ FAULTS = [
         "the column that tells least comes next",
     ),
     (
+        "2 * torch.hypot(self.errors, self.errors[self.next])",
+        "2 * self.errors",
+        "columns are told apart without the error of the best",
+    ),
+    (
         "least = n * (n + 1) // 2",
         "least = n",
         "fewer rows than parameters are let through",

@@ -823,9 +823,19 @@ def test_advice_does_not_hang_on_the_seed(rows):
 )
 def test_a_gain_that_its_error_hides_is_no_advice(gain, error, advice):
     answer = method.posterior(*chain(40))
-    gains, errors = torch.tensor([0.0, gain, 0.0]), torch.tensor([9.0, error, 9.0])
+    gains, errors = torch.tensor([-20.0, gain, -20.0]), torch.tensor([9.0, error, 9.0])
     told = answer._replace(gains=gains, errors=errors)
     assert advice in told.summary and told.next == 1
+
+
+@pytest.mark.parametrize(
+    ("second", "columns"), [(0.361, "0 or 1"), (0.359, "1")], ids=["near", "apart"]
+)
+def test_columns_that_their_errors_do_not_tell_apart_are_all_named(second, columns):
+    answer = method.posterior(*chain(40))
+    gains, errors = torch.tensor([second, 0.4, 0.0]), torch.tensor([0.016, 0.012, 0.01])
+    told = answer._replace(gains=gains, errors=errors)
+    assert f"Force column {columns} next: 0.40 nats" in told.summary
 
 
 def test_a_summary_names_what_it_takes_for_granted():
