@@ -5,6 +5,7 @@ A check compares two independent routes to one quantity, prints one line that be
 line is the same on every machine, so that notebooks can be compared to the letter.
 """
 
+import sys
 from typing import Any
 
 from iclrtut.errors import BadRequest
@@ -195,6 +196,15 @@ def _array(values: Any) -> Any:
     return np.asarray(values, dtype=np.float64)
 
 
+def sign(mark: str) -> str:
+    """✓ or ○, or a word for it where the encoding of the output has neither."""
+    try:
+        mark.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return {"✓": "ok", "○": "open"}[mark]
+    return mark
+
+
 def _label(numbers: str) -> str:
     return " ".join(f"({n})" for n in numbers.split())
 
@@ -205,7 +215,7 @@ def _pass(numbers: str, line: str) -> None:
         if not digits.isdecimal():
             raise BadRequest(f"equation number {number!r} is not of the form 4 or 9a.")
         passed.append((int(digits), number))
-    print(f"✓ {_label(numbers)} {line}")
+    print(f"{sign('✓')} {_label(numbers)} {line}")
 
 
 def _fail(numbers: str, what: str, why: str) -> None:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,6 +74,17 @@ def explained(path: Path, done: str, size: int | None = None) -> Iterator[None]:
         raise RunFailed(_sentence(error, path, done, size)) from error
 
 
+def check_writable(folder: Path) -> None:
+    """Make a folder where it is missing, and try whether a file can be made in it.
+
+    Raises:
+        RunFailed: it cannot.
+    """
+    with explained(folder, "written"):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal.
 
@@ -106,9 +118,11 @@ def _sentence(error: OSError, path: Path, done: str, size: int | None) -> str:
             "or name another folder."
         )
     if error.errno in {errno.EISDIR, errno.ENOTDIR, errno.EEXIST}:
+        blocker = str(error.filename2 or error.filename)
+        what = "a folder of that name" if blocker == str(path) else blocker
         return (
-            f"{path} cannot be {done} because {error.filename2 or error.filename} is "
-            f"in the way ({error.strerror}): move that away, or name another folder."
+            f"{path} cannot be {done} because {what} is in the way ({error.strerror}): "
+            "move that away, or name another folder."
         )
     return (
         f"{path} cannot be {done} ({error.strerror}): look at its folder, or name "

@@ -1,8 +1,9 @@
 """Records: one JSON file a run, with all that the run measured."""
 
 import json
-import math
 import os
+import reprlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def read(file: Path) -> dict[str, Any]:
     try:
         with explained(file, "read"):
             record = _converted(json.loads(file.read_text(encoding="utf-8")))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRequest(
             f"{file} is not JSON ({error}): delete it and run again."
         ) from None
@@ -132,8 +133,9 @@ def _validate(record: Any, file: Path) -> None:
         raise BadRequest(f"{file} is refused: {why}; delete it or mend it.")
 
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        schema = record.get("schema") if isinstance(record, dict) else record
-        refuse(f"its schema is {schema!r} and this version reads {SCHEMA}")
+        schema = record.get("schema") if isinstance(record, dict) else None
+        shown = reprlib.repr(schema)
+        refuse(f"its schema is {shown} and this version reads {SCHEMA}")
     if set(record) != KEYS:
         refuse(f"it lacks or adds the keys {sorted(KEYS ^ set(record))}")
     if record["profile"] not in claims.PROFILES:
@@ -166,4 +168,4 @@ def _validate(record: Any, file: Path) -> None:
 
 def _is_finite(value: Any) -> bool:
     """Whether a value from JSON is a finite number; true and false are none."""
-    return type(value) in (int, float) and abs(value) < math.inf
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max

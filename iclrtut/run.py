@@ -175,14 +175,14 @@ class Run:
         before = len(checks.passed)
         try:
             yield
-            print(f"✓ exercise {number}: right.")
+            print(f"{checks.sign('✓')} exercise {number}: right.")
         except Exception as error:
             if os.environ.get("NBGRADER_EXECUTION"):
                 raise
             reason = f"{type(error).__name__}: {error}"
             if "llipsis" in reason:
                 reason = "The three dots of the stub are yours to fill."
-            print(f"○ exercise {number}: not yet. {reason}")
+            print(f"{checks.sign('○')} exercise {number}: not yet. {reason}")
         finally:
             del checks.passed[before:]
 

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from iclrtut.checkpoint import Checkpoint
-from iclrtut.checks import CheckFailed
+from iclrtut.checks import CheckFailed, sign
 from iclrtut.errors import BadRequest, RunFailed
 
 Numbers = Mapping[str, float | Tensor]
@@ -300,7 +300,8 @@ def same_steps(page: Loop, package: Loop, steps: int = 3) -> None:
     if all(map(torch.equal, ours[0], ours[-1])):
         raise CheckFailed(f"✗ loop: no weight moves in {steps} steps.")
     # How many weights there are depends on the profile; the line must not.
-    print(f"✓ loop: page and package take the same {steps} steps, to the last bit")
+    same = f"page and package take the same {steps} steps, to the last bit"
+    print(f"{sign('✓')} loop: {same}")
 
 
 def _path(loop: Loop, steps: int) -> list[list[Tensor]]:

@@ -1,5 +1,8 @@
 """The checks: they pass what is equal, and stop what is not with both values."""
 
+import io
+import sys
+
 import numpy as np
 import pytest
 import sympy
@@ -24,6 +27,15 @@ def test_close_prints_one_line_with_its_numbers(capsys):
     close("3 4", "two sums", torch.tensor([1.0, 2.0]), np.array([1.0, 2.0]), tol=1e-12)
     assert capsys.readouterr().out == "✓ (3) (4) two sums, within 1e-12\n"
     assert checks.passed == [(3, "3"), (4, "4")]
+
+
+def test_where_the_output_has_no_check_mark_a_word_stands_for_it(monkeypatch):
+    for encoding, mark in (("ascii", b"ok"), ("utf-8", "✓".encode())):
+        out = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding))
+        close("3", "ones", 1.0, 1.0, tol=0.0)
+        sys.stdout.flush()
+        assert out.getvalue() == mark + b" (3) ones, within 0\n"
 
 
 def test_close_takes_what_requires_gradients():

@@ -132,6 +132,9 @@ def test_help_is_given_for_everything(capsys, words):
         ["run"],
         ["run", "toy", "--seeds", "x"],
         ["run", "toy", "--seeds", "3-1"],
+        ["run", "toy", "--seeds", "5-2,7"],
+        ["run", "toy", "--seeds", "0-99999999999"],
+        ["run", "toy", "--seeds", "0-6000,7000-13000"],
         ["run", "toy", "--seeds", "-1"],
         ["run", "toy", "--seeds", ""],
         ["run", "toy", "--processes", "many"],
@@ -155,6 +158,18 @@ def test_a_refusal_names_what_there_is(capsys):
     assert "use one of toy" in refused(capsys, "run", "another")
     assert "smoke, quick, full" in refused(capsys, "run", "toy", "--profile", "fast")
     assert "0-4" in refused(capsys, "run", "toy", "--seeds", "x")
+    assert "'5-2' counts down" in refused(capsys, "run", "toy", "--seeds", "5-2,7")
+    assert "over 10,000" in refused(capsys, "run", "toy", "--seeds", "0-10000")
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]], ids=["words", "json"])
+def test_a_folder_without_a_record_is_refused(capsys, tmp_path, words):
+    why = refused(capsys, "ledger", "--records", str(tmp_path), *words)
+    assert f"{tmp_path} holds no record" in why
+
+
+def test_a_list_of_ten_thousand_seeds_is_taken():
+    assert len(cli.seeds("0-9999")) == 10_000
 
 
 @pytest.mark.parametrize(

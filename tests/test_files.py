@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iclrtut.errors import RunFailed
-from iclrtut.files import replacing, sha256, write_atomic
+from iclrtut.files import check_writable, replacing, sha256, write_atomic
 
 MEGABYTE = 2**20
 
@@ -81,7 +81,8 @@ def test_no_permission_is_told(locked_folder):
 
 def test_what_is_in_the_way_is_told(tmp_path):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(RunFailed, match=r"folder cannot be written because .* in the "):
+    named = r"folder cannot be written because a folder of that name is in the way"
+    with pytest.raises(RunFailed, match=named):
         write_atomic(tmp_path / "folder", b"x")
     with pytest.raises(RunFailed, match="is in the way"):
         sha256(tmp_path / "folder")
@@ -89,6 +90,19 @@ def test_what_is_in_the_way_is_told(tmp_path):
     with pytest.raises(RunFailed, match=f"because {tmp_path / 'file'} is in the way"):
         write_atomic(tmp_path / "file" / "below", b"x")
     assert names(tmp_path) == ["file", "folder"]
+
+
+def test_a_folder_is_tried_before_it_is_needed(tmp_path):
+    check_writable(tmp_path / "new" / "folder")
+    assert names(tmp_path / "new" / "folder") == []
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFailed, match="is in the way"):
+        check_writable(tmp_path / "file")
+
+
+def test_a_locked_folder_is_found_before_it_is_needed(locked_folder):
+    with pytest.raises(RunFailed, match=r"cannot be written \(Permission"):
+        check_writable(locked_folder)
 
 
 def test_missing_file_is_told(tmp_path):

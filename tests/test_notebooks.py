@@ -1,5 +1,6 @@
 """Every chapter through papermill in smoke, and what happens when a run goes wrong."""
 
+import os
 import re
 import subprocess
 import sys
@@ -166,6 +167,18 @@ def test_a_notebook_out_of_order_keeps_no_record(small, change):
     assert not kept.exists()
 
 
+def replace_source(monkeypatch, *cells):
+    """Let a chapter consist of these cells, and nothing be kept outside of a test."""
+    code = nbformat.v4.new_code_cell
+    parameters = code("profile, seed = 'quick', 0", metadata={"tags": ["parameters"]})
+    made = nbformat.v4.new_notebook(
+        cells=[parameters, *map(code, cells)], metadata=execute.source(FIRST).metadata
+    )
+    monkeypatch.setattr(execute, "source", lambda slug: made)
+    monkeypatch.setenv("ICLRTUT_PROFILE", "smoke")
+    monkeypatch.setenv("ICLRTUT_CHECKPOINTS", "")
+
+
 @pytest.mark.parametrize(
     ("last", "sentence"),
     [
@@ -177,18 +190,7 @@ def test_a_failing_cell_is_reported_in_a_sentence(
     monkeypatch, tmp_path, last, sentence
 ):
     """`execute` names chapter, seed and cell, and leaves no notebook behind."""
-    code = nbformat.v4.new_code_cell
-    broken = nbformat.v4.new_notebook(
-        cells=[
-            code("profile, seed = 'quick', 0", metadata={"tags": ["parameters"]}),
-            code("x = 1"),
-            code(last),
-        ],
-        metadata=execute.source(FIRST).metadata,
-    )
-    monkeypatch.setattr(execute, "source", lambda slug: broken)
-    monkeypatch.setenv("ICLRTUT_PROFILE", "smoke")
-    monkeypatch.setenv("ICLRTUT_CHECKPOINTS", "")
+    replace_source(monkeypatch, "x = 1", last)
     target, positions = tmp_path / "new" / "done.ipynb", []
     with pytest.raises(RunFailed) as caught:
         execute.execute(FIRST, "smoke", 1, target, positions.append)
@@ -196,6 +198,40 @@ def test_a_failing_cell_is_reported_in_a_sentence(
     assert sentence in str(caught.value)
     assert positions == [f"cell {number} of 4" for number in (1, 2, 3, 4)]
     assert not list(target.parent.iterdir())
+
+
+def test_whatever_stops_a_run_is_told_in_a_sentence(monkeypatch, tmp_path):
+    def unreachable(*_, **__):
+        raise RuntimeError("Kernel didn't respond in 60 seconds")
+
+    replace_source(monkeypatch)
+    monkeypatch.setattr(papermill, "execute_notebook", unreachable)
+    with pytest.raises(RunFailed, match="seed 1: stopped at cell 0") as caught:
+        execute.execute(FIRST, "smoke", 1, tmp_path / "done.ipynb")
+    assert "in 60 seconds): run it again" in str(caught.value)
+
+
+def test_checkpoints_are_kept_where_the_reader_wants_them(monkeypatch, tmp_path):
+    """They outlive a run that fails, and a run that ends removes its own alone."""
+    keep = f"""
+import os, pathlib
+root = pathlib.Path(os.environ["ICLRTUT_CHECKPOINTS"], "{FIRST}")
+for name in ("smoke-cpu-1", "smoke-cpu-11"):
+    (root / name).mkdir(parents=True, exist_ok=True)"""
+    kept, target = tmp_path / "kept", tmp_path / "done.ipynb"
+    replace_source(monkeypatch, keep, "1 / 0")
+    monkeypatch.setenv("ICLRTUT_CHECKPOINTS", str(kept))
+    with pytest.raises(RunFailed):
+        execute.execute(FIRST, "smoke", 1, target)
+    assert sorted(f.name for f in (kept / FIRST).iterdir()) == [
+        "smoke-cpu-1",
+        "smoke-cpu-11",
+    ]
+    replace_source(monkeypatch, keep)
+    monkeypatch.setenv("ICLRTUT_CHECKPOINTS", str(kept))
+    execute.execute(FIRST, "smoke", 1, target)
+    assert [f.name for f in (kept / FIRST).iterdir()] == ["smoke-cpu-11"]
+    assert os.environ["ICLRTUT_CHECKPOINTS"] == str(kept)
 
 
 @pytest.fixture

@@ -103,10 +103,38 @@ def test_a_record_that_lacks_a_key_is_refused(tmp_path, key):
         records.read(keep(tmp_path, json.dumps(made)))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"toy"', "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "3",
+        '"toy"',
+        "\x00",
+        "[" * 10**5,
+        '{"schema": [' + "1," * 999,
+    ],
+    ids=lambda text: repr(text[:15]),
+)
 def test_what_is_no_record_is_refused(tmp_path, text):
-    with pytest.raises(BadRequest, match=r"quick-cpu-0\.json"):
+    with pytest.raises(BadRequest, match=r"quick-cpu-0\.json") as caught:
         records.read(keep(tmp_path, text))
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("schema", [list(range(999)), {"a": [1] * 999}, "x" * 999])
+def test_another_schema_is_named_in_short(tmp_path, schema):
+    with pytest.raises(BadRequest, match="its schema is") as caught:
+        records.read(keep(tmp_path, json.dumps({"schema": schema})))
+    assert len(str(caught.value)) < 300
+
+
+def test_a_number_beyond_those_of_a_machine_is_refused(tmp_path):
+    made = toy.record(seconds=10**400)
+    with pytest.raises(BadRequest, match="no number"):
+        records.read(keep(tmp_path, json.dumps(made)))
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path):

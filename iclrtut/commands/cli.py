@@ -15,6 +15,7 @@ from iclrtut import claims, ledger, records
 from iclrtut.errors import BadRequest, RunFailed
 from iclrtut.repository import TREE
 
+MOST_SEEDS = 10_000
 # The package does not require what only some commands import.
 NOT_REQUIRED = ("distributed", "jupytext", "nbformat", "papermill", "psutil")
 
@@ -146,9 +147,13 @@ def seeds(text: str) -> list[int]:
         if not match:
             raise argparse.ArgumentTypeError(f"{text!r} is none of 3, 0-4, 1,5,9")
         first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise argparse.ArgumentTypeError(f"{part!r} counts down")
+        if last - first + len(numbers) >= MOST_SEEDS:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} names over {MOST_SEEDS:,} seeds"
+            )
         numbers += range(first, last + 1)
-    if not numbers:
-        raise argparse.ArgumentTypeError(f"{text!r} names no seed")
     return list(dict.fromkeys(numbers))
 
 
@@ -210,6 +215,11 @@ def show_ledger(arguments: argparse.Namespace) -> None:
             f"there is no folder of records at {folder}: name one with --records."
         )
     rows = ledger.rows(*([folder] if folder else records.folders()))
+    if folder and not rows:
+        raise BadRequest(
+            f"{folder} holds no record: name a folder with <chapter>/<profile>-<device>"
+            "-<seed>.json in it, as `run` makes it."
+        )
     if arguments.json:
         _print_json(rows)
         return

@@ -8,7 +8,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from iclrtut.errors import BadRequest, RunFailed
 from iclrtut.files import write_atomic
 
 TREE = repository.TREE
+AGAIN = "run it again, and training goes on from its checkpoints"
 
 
 def source(slug: str) -> Any:
@@ -106,7 +108,8 @@ def execute(
 ) -> None:
     """Execute a chapter with papermill and write the notebook to `target`.
 
-    Checkpoints are kept beside the target until it is finished.
+    Checkpoints are kept until it is finished, below `ICLRTUT_CHECKPOINTS` where that
+    is set, else beside the target; the same call goes on from them.
 
     Args:
         slug: the chapter.
@@ -116,7 +119,8 @@ def execute(
         report: called with "cell 3 of 74" when that cell begins.
 
     Raises:
-        RunFailed: a cell failed, or the kernel died; it names chapter, seed and cell.
+        RunFailed: a cell failed, the kernel died or could not be reached; it names
+            chapter, profile, seed and cell.
     """
     import jupytext
     import nbformat
@@ -125,8 +129,8 @@ def execute(
 
     target = target.resolve()  # the kernel runs elsewhere
     target.parent.mkdir(parents=True, exist_ok=True)
-    checkpoints = target.with_suffix(".checkpoints")
-    os.environ |= {"ICLRTUT_PROFILE": profile, "ICLRTUT_CHECKPOINTS": str(checkpoints)}
+    own = target.with_suffix(".checkpoints")
+    checkpoints = Path(os.environ.get("ICLRTUT_CHECKPOINTS") or own).resolve()
     written, job = source(slug), f"{slug}, profile {profile}, seed {seed}"
     total = 1 + sum(cell.cell_type == "code" for cell in written.cells)  # parameters
     number = 0
@@ -136,7 +140,8 @@ def execute(
         number += 1
         report(f"cell {number} of {total}")
 
-    with tempfile.TemporaryDirectory() as scratch:
+    variables = {"ICLRTUT_PROFILE": profile, "ICLRTUT_CHECKPOINTS": str(checkpoints)}
+    with tempfile.TemporaryDirectory() as scratch, _environment(variables):
         draft = Path(scratch) / f"{slug}.ipynb"
         jupytext.write(written, draft)
         try:
@@ -159,10 +164,30 @@ def execute(
         except DeadKernelError:
             raise RunFailed(
                 f"{job}: its kernel died at cell {number}: it may have needed more "
-                "memory than this machine has."
+                f"memory than this machine has; {AGAIN}."
+            ) from None
+        except Exception as error:
+            raise RunFailed(
+                f"{job}: stopped at cell {number} ({type(error).__name__}: {error}): "
+                f"{AGAIN}."
             ) from None
     write_atomic(target, nbformat.writes(done).encode())
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    for folder in (own, *(checkpoints / slug).glob(f"{profile}-*-{seed}")):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set variables for the kernels that are started in this block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ |= variables
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def pulse() -> None:

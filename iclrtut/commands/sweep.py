@@ -18,7 +18,7 @@ from iclrtut import records
 from iclrtut.commands.execute import TREE
 from iclrtut.commands.progress import Progress
 from iclrtut.errors import BadRequest, RunFailed
-from iclrtut.files import write_atomic
+from iclrtut.files import check_writable, write_atomic
 from iclrtut.repository import commit
 
 TIMEOUT = 30  # seconds that a scheduler or its first worker may take to answer
@@ -181,9 +181,11 @@ def record(client: Client, jobs: Sequence[Job], root: Path, again: bool) -> None
 
     Raises:
         BadRequest: the workers do not fit.
-        RunFailed: some jobs failed; it says which, and why.
+        RunFailed: a folder cannot be written, or some jobs failed; it says which, why.
     """
     devices, here = check_workers(client), commit()
+    for folder in (root, *{job.notebook.parent for job in jobs}):
+        check_writable(folder)
     new = [job for job in jobs if again or not is_recorded(job, root, devices, here)]
     if len(new) < len(jobs):
         print(
