@@ -733,9 +733,8 @@ class Answer(NamedTuple):
         arrows = self.graphs[self.probabilities.argmax()].nonzero().tolist()
         named = ", ".join(f"{i} -> {j}" for i, j in arrows) or "no arrow"
         left, gain = entropy(self.probabilities.log()).item(), self.gains.max().item()
-        apart = 2 * torch.hypot(self.errors, self.errors[self.next])
-        near = (gain - self.gains <= apart).nonzero().flatten().tolist()
-        columns = " or ".join(map(str, near))
+        near = gain - self.gains <= 2 * torch.hypot(self.errors, self.errors[self.next])
+        columns = " or ".join(map(str, near.nonzero().flatten().tolist()))
         advice = f"Force column {columns} next: {gain:.2f} nats are expected of it."
         if gain < 0.005 or gain <= 2 * self.errors[self.next].item():
             advice = "No column is expected to tell more if it is forced."
@@ -818,9 +817,7 @@ def _table(table: ArrayLike, targets: ArrayLike) -> tuple[Tensor, Tensor]:
     fit = which.dtype.kind in "iu" and ((which >= -1) & (which < n)).all()
     need(fit, f"a target is no column: give whole numbers from -1 to {n - 1}.")
     least = n * (n + 1) // 2
-    need(
-        m >= least, f"{m} rows for {n} columns: give {least} or more, one a parameter."
-    )
+    need(m >= least, f"{m} rows for {n} columns: give {least} or more.")
     x = torch.from_numpy(rows.astype(np.float64))
     return x, torch.from_numpy(which.astype(np.int64))
 
