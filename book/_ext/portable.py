@@ -2,7 +2,7 @@ r"""Turn the portable form of a chapter into the site's form.
 
 A chapter is written so that JupyterLab, Colab and this site can all render it. Here
 
-* an equation with `\tag{n}` gets the anchor `eq-n` and goes to MathJax as it is;
+* an equation with `\tag{n}` gets the anchor `eq-n`; formulas.py sets it;
 * a block quote that begins `**Kind n (name).**` becomes a box with the anchor `kind-n`;
 * `<details><summary>Kind n</summary>` becomes a fold with the anchor `kind-n`;
 * `(n)` in the text becomes a link to equation n, where the page has one;
@@ -75,11 +75,9 @@ class Portable(SphinxTransform):
         for node in list(self.document.findall(nodes.math_block)):
             if node.get("label") or node["nowrap"]:
                 continue
-            tex = node.astext()
-            if tag := TAG.search(tex):
+            if tag := TAG.search(node.astext()):
                 self.anchor(node, f"eq-{tag[1]}", f"Equation ({tag[1]})")
             node["nowrap"] = True
-            node[:] = [nodes.Text(rf"\[{tex}\]")]
 
     def boxes(self) -> None:
         """Turn block quotes with a bold head into boxes."""
