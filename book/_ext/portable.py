@@ -60,6 +60,7 @@ class Portable(SphinxTransform):
         self.links()
         self.mentions()
         self.pictures()
+        self.claims()
         slugs = self.env.metadata[self.env.docname].setdefault("myst_slugs", {})
         slugs.update({id: (0, id, title) for id, title in self.anchors.items()})
 
@@ -199,6 +200,12 @@ class Portable(SphinxTransform):
                 else:
                     words.append(nodes.Text(f"({part})" if i % 2 else part))
             text.parent.replace(text, words)
+
+    def claims(self) -> None:
+        """Mark tables of claims, whose rows are blocks on a phone."""
+        for table in self.document.findall(nodes.table):
+            if head := next(table.findall(nodes.entry), None):
+                table["classes"] += ["claims"] * (head.astext() == "claim")
 
     def pictures(self) -> None:
         """Set drawings inline, so that they take the colours of the page."""

@@ -35,7 +35,8 @@
       box.classList.remove("narrow");
       box.style.fontSize = "";
     }
-    const much = (box) => wide(box) && box.clientWidth < 0.94 * box.scrollWidth;
+    const much = (box) =>
+      wide(box) && (innerWidth < 600 || box.clientWidth < 0.94 * box.scrollWidth);
     boxes.filter((box) => much(box) && box.querySelector(".rows"))
       .forEach((box) => box.classList.add("narrow"));
     // A smaller formula may break elsewhere: so once more.
