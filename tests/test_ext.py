@@ -10,18 +10,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import buttons
+import formulas
 import pages
 import portable
 import pytest
+from bs4 import BeautifulSoup
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
 TREE = Path(__file__).resolve().parents[1]
 CONFIG = {
-    "extensions": ["myst_nb", "portable"],
+    "extensions": ["myst_nb", "portable", "formulas"],
     "myst_enable_extensions": ["dollarmath"],
     "myst_dmath_double_inline": True,
     "nb_execution_mode": "off",
+    "html_math_renderer": "katex",
     "html_theme": "basic",
     "nitpicky": True,
 }
@@ -77,30 +80,45 @@ def test_numbered_equations_get_anchors_and_links_resolve(tmp_path):
     assert 'href="#eq-8a"' in html  # a bare mention is linked too
 
 
-def test_an_equation_goes_to_mathjax_as_it_is(tmp_path):
-    html, warnings = render(
-        tmp_path,
-        "$$\n\\begin{aligned} a &= b \\\\ &= c \\end{aligned} \\tag{1}\n$$\n",
-    )
+def test_a_formula_is_set_by_the_build_and_keeps_its_source(tmp_path):
+    source = r"\begin{aligned} a &= b \\ &= c \end{aligned} \tag{1}"
+    html, warnings = render(tmp_path, f"So $x^2$:\n\n$$\n{source}\n$$\n")
     assert warnings == ""
-    assert r"\begin{split}" not in html
-    assert re.search(r"\\\[\s*\\begin\{aligned\}.*\\tag\{1\}\s*\\\]", html, re.DOTALL)
+    page = BeautifulSoup(html, "html.parser")
+    inline, display = page.select(".math")
+    assert inline.name == "span" and inline.annotation.text == "x^2"
+    assert display["id"] == "eq-1" and display.annotation.text == source
+    for formula in (inline, display):
+        assert formula.select_one("math") and formula.select_one(".katex-html")
+    assert [tag.text for tag in display.select(".stack > .katex-tag")] == ["(1)"]
+    assert [row.text for row in display.select(".rows .lines")] == ["a=b", "=c"]
 
 
-def test_multiline_equation_with_tag_renders(tmp_path, browser):
-    vendor = TREE / "book" / "_static" / "vendor" / "mathjax" / "tex-chtml.js"
-    render(
-        tmp_path,
-        "> **Proposition 1 (sum).** So\n> $$\n> \\begin{aligned} a &= b \\\\\n"
-        "> &= c \\end{aligned} \\tag{1}\n> $$\n",
-        mathjax_path=vendor.as_uri(),
-    )
-    tab = browser.new_page()
-    tab.goto((tmp_path / "out" / "index.html").as_uri())
-    tab.wait_for_selector("#eq-1 mjx-container")
-    assert tab.locator("mjx-merror, [data-mjx-error]").count() == 0
-    assert tab.locator("mjx-assistive-mml mlabeledtr").count() == 1
-    tab.close()
+def test_lines_break_before_relations_and_not_in_brackets(tmp_path):
+    html, _ = render(tmp_path, r"$$p(a \mid b) = c + d \le e, \qquad f = (g = h)$$")
+    pieces = BeautifulSoup(html, "html.parser").select(".piece")
+    shown = [piece.text.replace("\u200b", "").strip() for piece in pieces]
+    assert shown == ["p(a∣b)", "=c+d", "≤e,", "f", "=(g=h)"]
+
+
+@pytest.mark.parametrize(
+    ("tex", "lines"),
+    [
+        (r"a = b \tag{1}", []),
+        (r"\begin{aligned} a &= b \\ &+ c \end{aligned}", ["a = b", "{}+ c"]),
+        (
+            r"\begin{gathered} a \\[2pt] b\& \end{gathered}, \tag{2}",
+            ["a", r"b\& ,\tag{2}"],
+        ),
+        (
+            r"\begin{aligned} a &= {x \\ y} \\ b &= \begin{cases} c & d \\ e & f"
+            r" \end{cases} \end{aligned}",
+            [r"a = {x \\ y}", r"b = \begin{cases} c & d \\ e & f \end{cases}"],
+        ),
+    ],
+)
+def test_a_stack_is_taken_apart_line_by_line(tex, lines):
+    assert [line.strip() for line in formulas.stacked(tex)] == lines
 
 
 @pytest.mark.parametrize(
@@ -109,6 +127,7 @@ def test_multiline_equation_with_tag_renders(tmp_path, browser):
         ("$$a \\tag{1}$$\n\n$$b \\tag{1}$$", "Equation (1) stands twice"),
         ("> **Lemma 2.** a\n\n> **Lemma 2 (b).** c", "Lemma 2 (b) stands twice"),
         ("See [(9)](#eq-9).", "eq-9"),
+        (r"So $\foo{a}$.", r"index: the formula '\\foo{a}' cannot be set: Undefined"),
         ("$$a \\tag{1}$$\n\nSee [(2)](#eq-1).", "the link (2) leads to eq-1"),
         ("> **Riddle 1 (5 min).** a", "no kind of box"),
         ("<details><summary>Solution 1</summary>\ntext\n</details>", "blank line"),

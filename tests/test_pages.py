@@ -71,7 +71,7 @@ def test_a_style_attribute_becomes_a_class_with_a_rule():
         "<path style='fill: &quot;z&quot;'/><i style=\"font: 1em 'X y'\" hidden>"
     )
     (sheet,) = kept.values()
-    names = re.findall(r":is\(\.([\w-]+), #_\) \{ (.*) \}", sheet)
+    names = re.findall(r"\.([\w-]+):not\(#_\) \{ (.*) \}", sheet)
     (one, first), (other, second) = names
     assert (first, second) == ("font: 1em 'X y'", 'fill: "z"')
     assert f'<p class="a b {one}" id=c>' in page
@@ -158,7 +158,7 @@ def drive(url, browser, driver):
     tab = open_tab(browser, **PHONE)
     page = tab.page
     page.goto(url)
-    page.evaluate("() => window.MathJax?.startup?.promise")
+    page.evaluate("() => document.fonts.ready")
     found = driver.drive(page)
     found["said"] = tab.errors + tab.foreign + page.evaluate("refused")
     found |= page.evaluate(SIZES) | {"beyond": []}
@@ -201,3 +201,29 @@ def test_every_kind_of_control_met_mouse_keyboard_and_touch(drives, driver):
         assert set(driver.met[kind]) == set(driving.MEANS)
     drawn = {*driver.met["svg"], *driver.met.get("canvas", [])}
     assert {"mouse", "touch"} <= drawn
+
+
+# What is cut on a phone: wider than its place and not marked as a box that scrolls; and
+# what the tabulator key stops at although it does not scroll.
+CUT = """() => [...document.querySelectorAll(
+    ".bd-article :is(div.math, pre, .scroll, .pst-scrollable-table-container)")]
+  .filter((box) => box.getClientRects().length)
+  .filter((box) => {
+    const wide = box.scrollWidth > box.clientWidth + 1;
+    const marked = box.tabIndex === 0 && box.ariaLabel && "more" in box.dataset;
+    return wide ? !marked : box.tabIndex === 0 && !box.matches(".scroll");
+  }).map((box) => box.id || box.textContent.slice(0, 60))"""
+CLAIMS = """() => [...document.querySelectorAll("table.claims")]
+  .filter((table) => table.scrollWidth > innerWidth).length"""
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_nothing_is_cut_on_a_phone(site, browser, name):
+    page = open_tab(browser, **PHONE).page
+    page.goto(f"{site}/{name}.html")
+    page.wait_for_timeout(500)
+    assert page.evaluate(CUT) == []
+    assert page.evaluate(CLAIMS) == 0
+    equations = page.locator(".bd-article div.math")
+    assert page.locator("div.math[data-more]").count() <= 0.1 * equations.count()
+    page.context.close()

@@ -23,7 +23,7 @@ WIDER = """(column) => {
   const article = document.querySelector(".bd-article").getBoundingClientRect();
   const edge = column ?? article.right;
   const parts = `.bd-article :is(pre, table, figure, img, svg, .box, .checks,
-    mjx-container[display], div.math), .contents, .title-page`;
+    div.math), .contents, .title-page`;
   return [...document.querySelectorAll(parts)].filter((node) => {
     const box = node.getBoundingClientRect();
     return box.width && (box.right > edge + 1 || box.left < -1
@@ -259,7 +259,7 @@ def test_a_page_of_the_site_fits_on_paper(site, browser, name):
     """A4 with a browser's margins, and narrower; in the dark theme too."""
     tab = open_tab(browser, color_scheme="dark")
     tab.page.goto(f"{site}/{name}.html")
-    tab.page.evaluate("() => window.MathJax?.startup?.promise")
+    tab.page.evaluate("() => document.fonts.ready")
     tab.page.emulate_media(media="print", color_scheme="dark")
     for width in (718, 604):
         tab.page.set_viewport_size({"width": width, "height": 1000})

@@ -293,7 +293,7 @@ def visit(browser, address, **options):
 
 def ready(page):
     page.wait_for_load_state("load")
-    page.evaluate("() => window.MathJax?.startup?.promise")
+    page.evaluate("() => document.fonts.ready")
     page.wait_for_timeout(50)
 
 
@@ -359,7 +359,7 @@ def test_pointing_at_a_word_shows_its_meaning(chapter):
     word.hover()
     card.wait_for()
     assert "that a network gives to class" in text(card)
-    assert card.locator("mjx-container").count() == 3
+    assert card.locator(".katex").count() == 3
     chapter.mouse.move(2, 2)
     card.wait_for(state="hidden")
 
@@ -465,7 +465,7 @@ def test_the_button_of_an_equation_is_named_and_shows_when_pointed_at(chapter):
     mark = equation.get_by_role("button", name="Copy equation (7) as LaTeX")
     opacity = "node => getComputedStyle(node).opacity"
     assert mark.evaluate(opacity) == "0"
-    equation.locator("mjx-container").first.hover()
+    equation.locator(".katex-html").first.hover()
     assert mark.evaluate(opacity) == "1"
     mark.click()
     assert r"\tag{7" in chapter.evaluate(PASTE)

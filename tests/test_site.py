@@ -20,12 +20,11 @@ AXE = TREE / "tests" / "vendor" / "axe.min.js"
 MIB = 2**20
 # One walk over a page; the tests below ask about one aspect each.
 FACTS = """() => ({
-  formulas: document.querySelectorAll("mjx-container").length,
-  spoken: document.querySelectorAll("mjx-container mjx-assistive-mml math").length,
-  broken: [...document.querySelectorAll("mjx-merror, [data-mjx-error]")]
-    .map((node) => node.dataset.mjxError || node.textContent),
-  unread: document.querySelectorAll(".math").length
-    && !document.querySelector("mjx-container"),
+  formulas: document.querySelectorAll(".math").length,
+  spoken: document.querySelectorAll(".math math annotation").length,
+  broken: [...document.querySelectorAll(".math")]
+    .filter((node) => !node.querySelector(".katex-html")?.getClientRects)
+    .map((node) => node.textContent),
   mute: [...document.querySelectorAll("img, svg, canvas")].filter((node) => {
     if (node.closest("[aria-hidden=true], [role=img] *, .thebe")) return false;
     const name = node.getAttribute("alt") ?? node.getAttribute("aria-label")
@@ -60,7 +59,7 @@ VIOLATIONS = """([where, only]) => axe.run(where ?? document, {
 }))"""
 # The rules that a theme can break; formulas have the colour of their line.
 THEMED = ["color-contrast", "link-in-text-block"]
-PLAIN = {"exclude": [["mjx-container"]]}
+PLAIN = {"exclude": [[".katex"]]}
 # When the first picture of the article is there, or nothing if the page has none.
 FIRST_PICTURE = """const look = () => {
   const node = document.querySelector("article :is(img, svg, canvas):not(button *)");
@@ -73,9 +72,9 @@ requestAnimationFrame(look);"""
 
 
 def typeset(page: Any) -> None:
-    """Wait until MathJax has set every formula."""
+    """Wait until the fonts are there and every formula fits."""
     page.wait_for_load_state("load")
-    page.evaluate("() => window.MathJax?.startup?.promise")
+    page.evaluate("() => document.fonts.ready")
 
 
 @pytest.fixture(scope="session")
@@ -199,9 +198,13 @@ def test_a_page_can_be_read_in_the_dark(site, browser, name):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_formulas_are_set_and_can_be_read_aloud(visits, name):
-    found = visits[name]
-    assert not found.unread
-    assert found.spoken == found.formulas
+    assert visits[name].spoken == visits[name].formulas
+
+
+@pytest.mark.parametrize("name", [*PAGES, "search"])
+def test_a_page_loads_no_formula_engine(built, name):
+    scripts = [node["src"] for node in soup(built, name).select("script[src]")]
+    assert [src for src in scripts if re.search("mathjax|katex", src, re.I)] == []
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -369,7 +372,7 @@ def test_a_link_to_an_equation_shows_it(site, page, name):
     link.scroll_into_view_if_needed()
     page.wait_for_timeout(1000)  # scrolling puts the preview away
     link.hover()
-    page.locator(".preview mjx-container").first.wait_for()
+    page.locator(".preview .katex").first.wait_for()
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -1,11 +1,16 @@
 // Takes one typeset page of the site apart for the handout; tools/pdf.py runs it there.
 // It gives back the article's HTML, the solutions, the headings and the styles.
 async ({ page, pages, site }) => {
-  // Formulas measure the words in them: when the fonts are there, and in no closed fold.
-  await window.MathJax?.startup?.promise;
   await document.fonts.ready;
   document.querySelectorAll("details").forEach((fold) => { fold.open = true; });
-  window.MathJax?.startup?.document?.rerender();
+  // On paper an equation is fitted anew.
+  document.querySelectorAll("div.math").forEach((formula) => {
+    formula.classList.remove("narrow");
+    formula.removeAttribute("style");
+  });
+  document.querySelectorAll("[data-more]").forEach((box) => {
+    for (const name of ["tabindex", "data-more"]) box.removeAttribute(name);
+  });
   const article = document.querySelector("article.bd-article");
   const all = (selector) => [...article.querySelectorAll(selector)];
   const label = (name, anchor) => name.replaceAll("/", "-") + (anchor && `--${anchor}`);

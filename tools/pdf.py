@@ -29,8 +29,8 @@ FILL = """(numbers) => document.querySelectorAll(".page").forEach((node) => {
 HEADINGS = """() => [...document.querySelectorAll("h1, h2, h3, h4")]
   .map((node) => node.textContent.replace(/\\s+/g, " ").trim())"""
 # An equation that is wider than the column becomes smaller.
-FIT = """() => document.querySelectorAll("mjx-container[display]").forEach((node) => {
-  const room = node.parentElement.clientWidth / node.scrollWidth;
+FIT = """() => document.querySelectorAll("div.math").forEach((node) => {
+  const room = node.clientWidth / node.scrollWidth;
   const size = parseFloat(getComputedStyle(node).fontSize);
   if (room < 1) node.style.fontSize = `${0.99 * room * size}px`; })"""
 

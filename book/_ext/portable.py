@@ -2,7 +2,7 @@ r"""Turn the portable form of a chapter into the site's form.
 
 A chapter is written so that JupyterLab, Colab and this site can all render it. Here
 
-* an equation with `\tag{n}` gets the anchor `eq-n` and goes to MathJax as it is;
+* an equation with `\tag{n}` gets the anchor `eq-n`; formulas.py sets it;
 * a block quote that begins `**Kind n (name).**` becomes a box with the anchor `kind-n`;
 * `<details><summary>Kind n</summary>` becomes a fold with the anchor `kind-n`;
 * `(n)` in the text becomes a link to equation n, where the page has one;
@@ -60,6 +60,7 @@ class Portable(SphinxTransform):
         self.links()
         self.mentions()
         self.pictures()
+        self.claims()
         slugs = self.env.metadata[self.env.docname].setdefault("myst_slugs", {})
         slugs.update({id: (0, id, title) for id, title in self.anchors.items()})
 
@@ -75,11 +76,9 @@ class Portable(SphinxTransform):
         for node in list(self.document.findall(nodes.math_block)):
             if node.get("label") or node["nowrap"]:
                 continue
-            tex = node.astext()
-            if tag := TAG.search(tex):
+            if tag := TAG.search(node.astext()):
                 self.anchor(node, f"eq-{tag[1]}", f"Equation ({tag[1]})")
             node["nowrap"] = True
-            node[:] = [nodes.Text(rf"\[{tex}\]")]
 
     def boxes(self) -> None:
         """Turn block quotes with a bold head into boxes."""
@@ -201,6 +200,12 @@ class Portable(SphinxTransform):
                 else:
                     words.append(nodes.Text(f"({part})" if i % 2 else part))
             text.parent.replace(text, words)
+
+    def claims(self) -> None:
+        """Mark tables of claims, whose rows are blocks on a phone."""
+        for table in self.document.findall(nodes.table):
+            if head := next(table.findall(nodes.entry), None):
+                table["classes"] += ["claims"] * (head.astext() == "claim")
 
     def pictures(self) -> None:
         """Set drawings inline, so that they take the colours of the page."""

@@ -52,14 +52,34 @@
     }
   }
 
+  // Each formula keeps the LaTeX that it was made from.
+  const latex = (formula) => formula.querySelector("annotation").textContent;
+
+  // A formula inside what is copied is copied as LaTeX, once.
+  document.addEventListener("copy", (event) => {
+    const picked = getSelection();
+    if (picked.isCollapsed) return;
+    const part = picked.getRangeAt(0).cloneContents();
+    const formulas = all(".katex", part).filter((one) => one.querySelector("annotation"));
+    if (!formulas.length) return;
+    for (const one of formulas) {
+      const sign = one.parentElement?.matches(".katex-display") ? "$$" : "$";
+      one.replaceWith(sign + latex(one) + sign);
+    }
+    const page = el("div", { class: "unseen" });
+    page.append(part);
+    document.body.append(page);
+    event.clipboardData.setData("text/plain", page.innerText);
+    page.remove();
+    event.preventDefault();
+  });
+
   function copyEquations() {
-    for (const item of window.MathJax?.startup?.document?.math ?? []) {
-      const box = item.display && item.typesetRoot?.closest(".bd-article div.math");
-      if (!box) continue;
+    for (const box of all(".bd-article div.math")) {
       const number = box.id.match(/^eq-(\w+)$/)?.[1];
       const name = `Copy equation ${number ? `(${number}) ` : ""}as LaTeX`;
       const mark = button("", async () => {
-        const done = await copy(item.math.trim());
+        const done = await copy(latex(box));
         mark.dataset.said = done ? "Copied" : "Not copied";
         say(done ? "LaTeX copied" : "The browser refused to copy");
         setTimeout(() => delete mark.dataset.said, 2000);
@@ -320,5 +340,5 @@
   listen();
   keepPlace();
   tickContents();
-  addEventListener("load", () => window.MathJax?.startup?.promise?.then(copyEquations));
+  copyEquations();
 })();
