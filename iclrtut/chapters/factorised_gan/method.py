@@ -14,7 +14,6 @@ Stoller, Ewert, Dixon, ICLR 2020. Numbers in brackets are equations of the chapt
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from math import log
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,9 +95,7 @@ def ratios(p: Any, q: Any) -> Ratios:
     rows, columns = (
         p.sum(at, keepdim=True).log() - q.sum(at, keepdim=True).log() for at in (-1, -2)
     )
-    return Ratios(
-        rows, columns, p.log() - product(p).log(), q.log() - product(q).log()
-    )
+    return Ratios(rows, columns, p.log() - product(p).log(), q.log() - product(q).log())
 
 
 class Switches(NamedTuple):
@@ -138,7 +135,9 @@ def walk(p: Any, q: Any, time: float, steps: int, on: Switches = ALL) -> Tensor:
     """
     p, q = table(p, "p"), table(q, "q")
     fine = isinstance(steps, int) and steps >= 1 and 0 < time / steps <= 1
-    need(fine, f"time {time} in {steps} steps: give steps of length above 0, at most 1.")
+    need(
+        fine, f"time {time} in {steps} steps: give steps of length above 0, at most 1."
+    )
     log_q = q.log()
     for _ in range(steps):
         log_q = log_q + time / steps * summed(p, log_q.exp(), on)
@@ -165,7 +164,7 @@ def permuted(log_c: Any, batch: int) -> Tensor:
         BadRequest: a batch below 1.
     """
     need(isinstance(batch, int) and batch >= 1, f"batch is {batch}: give 1 or more.")
-    c = torch.as_tensor(log_c, dtype=torch.float64)
+    c: Tensor = torch.as_tensor(log_c, dtype=torch.float64)
     kept = torch.tensor(1 / batch, dtype=torch.float64)
     return c - torch.logaddexp(torch.log1p(-kept).expand_as(c), c + kept.log())
 
@@ -201,7 +200,8 @@ def dependency(counts: Any, exact: Any) -> float:
     both = []
     for name, values in (("counts", counts), ("exact", exact)):
         x = np.asarray(values, dtype=np.float64)
-        good = x.ndim == 2 and np.isfinite(x).all() and (x >= 0).all() and x.sum() > 0
+        good = x.ndim == 2 and bool(np.isfinite(x).all() and (x >= 0).all())
+        good = good and bool(x.sum() > 0)
         need(good, f"{name} is no table of counts: give [rows, columns], not all 0.")
         joint = x / x.sum()
         both.append(joint / (np.outer(joint.sum(1), joint.sum(0)) + FLOOR))
@@ -258,8 +258,12 @@ class Stacked(nn.Module):
             self.weight.append(torch.stack([w for w, _, _ in raw]))
             self.bias.append(torch.stack([layer.bias.detach() for layer in same]))
             if spectral:
-                self.register_buffer(f"u{i}", torch.stack([u for _, u, _ in raw]))
-                self.register_buffer(f"v{i}", torch.stack([v for _, _, v in raw]))
+                self.register_buffer(
+                    f"u{i}", torch.stack([u for _, u, _ in raw])[..., None]
+                )
+                self.register_buffer(
+                    f"v{i}", torch.stack([v for _, _, v in raw])[..., None]
+                )
 
     def forward(self, x: Tensor) -> Tensor:
         """The outputs of all networks, each for its own inputs."""
@@ -274,13 +278,33 @@ class Stacked(nn.Module):
         """The weight of layer i over its norm, [S, outputs, inputs], (13)."""
         W = self.weight[i]
         u, v = getattr(self, f"u{i}"), getattr(self, f"v{i}")
-        if self.training:
-            with torch.no_grad():
-                u.copy_(F.normalize(torch.einsum("soi,si->so", W, v), dim=1))
-                v.copy_(F.normalize(torch.einsum("soi,so->si", W, u), dim=1))
-            u, v = u.clone(), v.clone()  # autograd keeps what the next pass overwrites
-        norm = (u * torch.einsum("soi,si->so", W, v)).sum(1)
-        return W / norm[:, None, None]
+        with torch.no_grad():
+            if self.training:
+                torch.bmm(W, v, out=u).div_(u.norm(dim=1, keepdim=True))
+                torch.bmm(W.mT, u, out=v).div_(v.norm(dim=1, keepdim=True))
+            norm = u.mT @ (W @ v)
+        divided: Tensor = W / norm
+        if W.requires_grad:
+            divided = _Divide.apply(W, u, v, norm)  # type: ignore[no-untyped-call]
+        return divided
+
+
+class _Divide(torch.autograd.Function):
+    """W / (u^T W v) for [S, outputs, inputs], with u and v held fixed."""
+
+    @staticmethod
+    def forward(ctx: Any, W: Tensor, u: Tensor, v: Tensor, norm: Tensor) -> Tensor:
+        """The quotient; the next pass overwrites u and v, so copies are kept."""
+        unit = W / norm
+        ctx.save_for_backward(unit, u.clone(), v.clone(), norm)
+        return unit
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        """d (W / s) = dW / s - (W / s) (u^T dW v) / s."""
+        unit, u, v, norm = ctx.saved_tensors
+        along = (grad * unit).sum((1, 2), keepdim=True)
+        return torch.baddbmm(grad, u * -along, v.mT) / norm, None, None, None
 
 
 def _raw(layer: nn.Linear) -> tuple[Tensor, Tensor, Tensor]:
@@ -373,13 +397,11 @@ class Game(nn.Module):
         self.groups: dict[int, list[Critic]] = {}
         for critic in critics:
             self.groups.setdefault(sees[critic.part], []).append(critic)
+        there = [c for group in self.groups.values() for c in group]
+        self.order = [there.index(c) for c in critics]
         self.stacks = nn.ModuleList(
             build(inputs, len(group) * models) for inputs, group in self.groups.items()
         )
-        self.signs = [
-            torch.stack([torch.as_tensor(c.weight).expand(models) for c in group])
-            for group in self.groups.values()
-        ]
 
     def cut(self, pairs: Tensor, part: str) -> Tensor:
         """The part of pairs [..., n] that a critic sees."""
@@ -401,31 +423,28 @@ class Game(nn.Module):
         losses = []
         for group, stack in zip(self.groups.values(), self.stacks, strict=True):
             sides = [
-                torch.cat([self.batch(c[side], c.part, real, fake) for c in group])
-                for side in (1, 2)
+                torch.cat([self.batch(name, c.part, real, fake) for name, c in side])
+                for side in (
+                    [(c.positive, c) for c in group],
+                    [(c.negative, c) for c in group],
+                )
             ]
             losses.append(tell_apart(stack(torch.cat(sides, 1))))
         return torch.stack(losses).sum()
 
     def logits(self, pairs: Tensor) -> Tensor:
         """Each critic's logit of pairs [M, B, n], [critics, M, B]; not yet signed."""
-        found: dict[Critic, Tensor] = {}
+        found = []
         for group, stack in zip(self.groups.values(), self.stacks, strict=True):
             seen = torch.cat([self.cut(pairs, c.part) for c in group])
-            each = stack(seen)[..., 0].unflatten(0, (len(group), self.models))
-            found |= zip(group, each, strict=True)
-        return torch.stack([found[c] for c in self.critics])
+            found.append(stack(seen)[..., 0].unflatten(0, (-1, self.models)))
+        return torch.cat(found)[self.order]
 
     def total(self, pairs: Tensor) -> Tensor:
         """S of (6): the signed sum of the logits of pairs [M, B, n], [M, B]."""
-        total = pairs.new_zeros(())
-        for group, stack, sign in zip(
-            self.groups.values(), self.stacks, self.signs, strict=True
-        ):
-            seen = torch.cat([self.cut(pairs, c.part) for c in group])
-            each = stack(seen)[..., 0].unflatten(0, (len(group), self.models))
-            total = total + (sign.to(each)[..., None] * each).sum(0)
-        return total
+        logits = self.logits(pairs)
+        signs = [torch.as_tensor(c.weight).expand(self.models) for c in self.critics]
+        return (torch.stack(signs).to(logits)[..., None] * logits).sum(0)
 
     def play(self, adam: torch.optim.Optimizer, real: "Real", noise: Tensor) -> Tensor:
         """One step of all players; the discriminators' loss and the generators', [2].
@@ -525,7 +544,7 @@ def game_loop(
         steps: how many.
     """
     weights = [*game.generator.parameters(), *game.stacks.parameters()]
-    adam = torch.optim.Adam(weights, lr=rate, betas=(0.5, 0.999))
+    adam = torch.optim.Adam(weights, lr=rate, betas=(0.5, 0.999), fused=True)
 
     def step(t: int) -> dict[str, Tensor]:
         real = Real(*(pool.draw(batch, draws) for pool in pools))
@@ -655,7 +674,7 @@ def _data(
         rows = mine if given is None else _rows(given, f"only_{k}")
         need(
             rows.shape[1:] == mine.shape[1:],
-            f"rows of only_{k} have shape {tuple(rows.shape[1:])} and those of pairs_{k} "
+            f"rows of only_{k} have shape {tuple(rows.shape[1:])}, those of pairs_{k} "
             f"{tuple(mine.shape[1:])}: give one shape.",
         )
         rows = rows if given is None else torch.cat([rows, mine])
@@ -705,7 +724,11 @@ def train(
             that cannot be shuffled, or networks that do not fit.
         Diverged: a loss or a weight is not finite.
     """
-    for name, value, least in (("steps", steps, 1), ("batch", batch, 2), ("noise", noise, 1)):
+    for name, value, least in (
+        ("steps", steps, 1),
+        ("batch", batch, 2),
+        ("noise", noise, 1),
+    ):
         fine = isinstance(value, int) and value >= least
         need(fine, f"{name} is {value}: give a whole number of {least} or more.")
     need(0 < rate < 1, f"rate is {rate}: give a number between 0 and 1.")
@@ -748,11 +771,12 @@ def _plain(net: nn.Module) -> bool:
     """Whether linear layers with biases and leaky ReLU take turns."""
     if not isinstance(net, nn.Sequential):
         return False
-    linear = all(type(m) is nn.Linear and m.bias is not None for m in net[::2])
+    layers = list(net)
+    linear = all(type(m) is nn.Linear and m.bias is not None for m in layers[::2])
     bent = all(
-        type(m) is nn.LeakyReLU and m.negative_slope == LEAK for m in net[1::2]
+        type(m) is nn.LeakyReLU and m.negative_slope == LEAK for m in layers[1::2]
     )
-    return linear and bent and len(net) % 2 == 1
+    return linear and bent and len(layers) % 2 == 1
 
 
 def _fits(game: Game, noise: int, widths: tuple[int, int]) -> None:
@@ -771,8 +795,3 @@ def _fits(game: Game, noise: int, widths: tuple[int, int]) -> None:
         ) from None
     need(shapes == (4, 1, 2), "a discriminator gives one number a row: [B, 1].")
     game.train()
-
-
-def log_cap(batch: int) -> float:
-    """What `permuted` never exceeds, in nats."""
-    return log(batch)
