@@ -102,7 +102,7 @@ CHAPTER = Chapter(
             "experiments, PairedMNIST",
             "Frechet distance of the halves, best GAN minus FactorGAN, few pairs",
             above(0),
-            f"34.3 and 4.06, 100 pairs ({PAIRED})",
+            f"34.3 and 4.06, 50 pairs ({PAIRED})",
         ),
         Claim(
             "dependency_few",
@@ -110,7 +110,7 @@ CHAPTER = Chapter(
             "experiments, PairedMNIST",
             "d_dep, best GAN minus FactorGAN, few pairs",
             above(0),
-            f"0.454 and 1.224, 100 pairs ({PAIRED}); there the GAN is better",
+            f"0.454 and 1.224, 50 pairs ({PAIRED}); there the GAN is better",
         ),
         Claim(
             "dependency_all",
@@ -135,7 +135,7 @@ CHAPTER = Chapter(
             "experiments, FactorGAN-no-cp",
             "d_dep, without d_P minus with it, few pairs",
             above(0),
-            f"1.488 and 1.224, 100 pairs ({PAIRED})",
+            f"1.488 and 1.224, 50 pairs ({PAIRED})",
         ),
         Claim(
             "needs_pairs_all",
