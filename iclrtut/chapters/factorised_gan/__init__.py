@@ -67,7 +67,6 @@ CHAPTER = Chapter(
         "full": Settings(
             data="mnist",
             test=10_000,
-            few=100,
             width=128,
             wide=256,
             batch=25,

@@ -177,7 +177,7 @@ class Score(NamedTuple):
 
     Attributes:
         fd: squared Frechet distance in features, mean of the halves.
-        dependency: d_dep, (14).
+        dependency: d_dep, (9).
         excess: P(same class) minus that of independent halves with its classes.
         coverage: classes that have at least 1 % of a half, mean of the halves.
     """

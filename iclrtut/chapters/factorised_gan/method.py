@@ -5,7 +5,7 @@ Stoller, Ewert, Dixon, ICLR 2020. Numbers in brackets are equations of the chapt
 
     model = train(pairs_1, pairs_2, only_1, only_2, steps=4000, seed=0)
     one, two = model.sample(100)         # pairs, each part in its own shape
-    model.logits(one, two)               # d_1, d_2, d_P, d_Q and their sum, (6)
+    model.logits(one, two)               # d_1, d_2, d_P, d_Q and their sum, (5)
     model.history.curves["loss"]         # of the discriminators, step by step
     model.summary                        # what was trained on what
 
@@ -67,7 +67,7 @@ def product(p: Tensor) -> Tensor:
 
 
 class Ratios(NamedTuple):
-    """The four logits of (6), as tables [..., K, L] that broadcast; nats."""
+    """The four logits of (5), as tables [..., K, L] that broadcast; nats."""
 
     first: Tensor  # log p(x1) / q(x1), [..., K, 1]
     second: Tensor  # log p(x2) / q(x2), [..., 1, L]
@@ -81,7 +81,7 @@ class Ratios(NamedTuple):
 
 
 def ratios(p: Any, q: Any) -> Ratios:
-    """The logits that four perfect discriminators would have, (6).
+    """The logits that four perfect discriminators would have, (5).
 
     Args:
         p, q: positive tables [..., K, L] that sum to 1: the data and the generator.
@@ -112,14 +112,14 @@ ALL = Switches()
 
 
 def summed(p: Tensor, q: Tensor, on: Switches = ALL) -> Tensor:
-    """S of (8): the sum of the logits that are on."""
+    """S of (7): the sum of the logits that are on."""
     r = ratios(p, q)
     part = on.first * r.first + on.second * r.second
     return part + on.c_p * r.c_p - on.c_q * r.c_q + on.joint * r.total
 
 
 def walk(p: Any, q: Any, time: float, steps: int, on: Switches = ALL) -> Tensor:
-    """The flow d log q / dt = S - E_q S for a while, (8).
+    """The flow d log q / dt = S - E_q S for a while, (7).
 
     Args:
         p, q: tables [K, L]; q is the start.
@@ -146,12 +146,12 @@ def walk(p: Any, q: Any, time: float, steps: int, on: Switches = ALL) -> Tensor:
 
 
 def settle(p: Any, q: Any, on: Switches = ALL, time: float = 60.0) -> Tensor:
-    """Where the flow of (8) ends, from q; see `walk`."""
+    """Where the flow of (7) ends, from q; see `walk`."""
     return walk(p, q, time, int(10 * time), on)
 
 
 def permuted(log_c: Any, batch: int) -> Tensor:
-    """The best logit of d_P when a batch is shuffled by a random permutation, (7).
+    """The best logit of d_P when a batch is shuffled by a random permutation, (6).
 
     A share 1/B of the pairs stays together, so log c becomes
     log [c / ((1 - 1/B) + c/B)], below log B.
@@ -170,7 +170,7 @@ def permuted(log_c: Any, batch: int) -> Tensor:
 
 
 def variances(p: Any) -> tuple[Tensor, Tensor]:
-    """N Var of a cell's estimated log-probability, from N pairs, (9).
+    """N Var of a cell's estimated log-probability, from N pairs, (13).
 
     Args:
         p: positive table [K, L] of sum 1.
@@ -188,7 +188,7 @@ def variances(p: Any) -> tuple[Tensor, Tensor]:
 
 
 def dependency(counts: Any, exact: Any) -> float:
-    """d_dep of (14): the mean distance between dependency ratios over class cells.
+    """d_dep of (9): the mean distance between dependency ratios over class cells.
 
     Args:
         counts: how often each pair of classes was generated, [K, L].
@@ -222,7 +222,7 @@ class Stacked(nn.Module):
         seed: of the first weights.
         leak: slope of the ReLU below 0.
         spectral: whether each weight is divided by its largest singular value, as one
-            power iteration a forward pass in training estimates it, (13).
+            power iteration a forward pass in training estimates it, (8).
     """
 
     def __init__(
@@ -275,7 +275,7 @@ class Stacked(nn.Module):
         return x
 
     def divided(self, i: int) -> Tensor:
-        """The weight of layer i over its norm, [S, outputs, inputs], (13)."""
+        """The weight of layer i over its norm, [S, outputs, inputs], (8)."""
         W = self.weight[i]
         u, v = getattr(self, f"u{i}"), getattr(self, f"v{i}")
         with torch.no_grad():
@@ -363,7 +363,7 @@ GAN, PLAIN_SUM = (JOINT,), (*PARTS, JOINT)
 
 
 def shuffled(pairs: Tensor, width: int) -> Tensor:
-    """Pairs [..., B, n] whose second parts moved on by one row: a cyclic shift, (7)."""
+    """Pairs [..., B, n] whose second parts moved on by one row: a cyclic shift, (6)."""
     first, second = pairs[..., :width], pairs[..., width:]
     return torch.cat([first, second.roll(1, -2)], -1)
 
@@ -441,7 +441,7 @@ class Game(nn.Module):
         return torch.cat(found)[self.order]
 
     def total(self, pairs: Tensor) -> Tensor:
-        """S of (6): the signed sum of the logits of pairs [M, B, n], [M, B]."""
+        """S of (5): the signed sum of the logits of pairs [M, B, n], [M, B]."""
         logits = self.logits(pairs)
         signs = [torch.as_tensor(c.weight).expand(self.models) for c in self.critics]
         return (torch.stack(signs).to(logits)[..., None] * logits).sum(0)
@@ -571,7 +571,7 @@ def small_generator(noise: int, outputs: int) -> nn.Sequential:
 
 
 class Logits(NamedTuple):
-    """What the discriminators say of pairs, [B] each; total is the sum of (6)."""
+    """What the discriminators say of pairs, [B] each; total is the sum of (5)."""
 
     first: Tensor
     second: Tensor
@@ -702,7 +702,7 @@ def train(
     rate: float = 1e-3,
     folder: Path | str | None = None,
 ) -> Trained:
-    """Train a generator of pairs from pairs and from parts that nobody paired, (6).
+    """Train a generator of pairs from pairs and from parts that nobody paired, (5).
 
     Args:
         pairs_1, pairs_2: arrays [N, ...] of any shapes; rows i belong together.
