@@ -80,22 +80,24 @@ class Ratios(NamedTuple):
         return self.first + self.second + self.c_p - self.c_q
 
 
-def ratios(p: Any, q: Any) -> Ratios:
+def ratios(p: Any, q: Any, parts: Any = None) -> Ratios:
     """The logits that four perfect discriminators would have, (5).
 
     Args:
         p, q: positive tables [..., K, L] that sum to 1: the data and the generator.
+        parts: a table whose marginals the unpaired parts have, (11); None for p.
 
     Raises:
         BadRequest: one is no such table, or their shapes differ.
     """
     p, q = table(p, "p"), table(q, "q")
-    same = p.shape[-2:] == q.shape[-2:]
-    need(same, f"p {tuple(p.shape)} and q {tuple(q.shape)} differ: give one shape.")
+    r = p if parts is None else table(parts, "parts")
+    shapes = [tuple(t.shape[-2:]) for t in (p, q, r)]
+    need(len({*shapes}) == 1, f"tables of shapes {shapes} differ: give one shape.")
     rows, columns = (
-        p.sum(at, keepdim=True).log() - q.sum(at, keepdim=True).log() for at in (-1, -2)
+        r.sum(at, keepdim=True).log() - q.sum(at, keepdim=True).log() for at in (-1, -2)
     )
-    return Ratios(rows, columns, p.log() - product(p).log(), q.log() - product(q).log())
+    return Ratios(rows, columns, (p / product(p)).log(), (q / product(q)).log())
 
 
 class Switches(NamedTuple):
@@ -111,43 +113,60 @@ class Switches(NamedTuple):
 ALL = Switches()
 
 
-def summed(p: Tensor, q: Tensor, on: Switches = ALL) -> Tensor:
-    """S of (7): the sum of the logits that are on."""
-    r = ratios(p, q)
+def summed(r: Ratios, on: Switches = ALL, batch: int | None = None) -> Tensor:
+    """S of (7): the sum of the logits that are on.
+
+    Args:
+        r: from `ratios`.
+        on: which are on.
+        batch: how many pairs a random permutation shuffles, (6); None for a shift.
+    """
+    c_p, c_q = r.c_p, r.c_q
+    if batch is not None:
+        c_p, c_q = permuted(c_p, batch), permuted(c_q, batch)
     part = on.first * r.first + on.second * r.second
-    return part + on.c_p * r.c_p - on.c_q * r.c_q + on.joint * r.total
+    return part + on.c_p * c_p - on.c_q * c_q + on.joint * r.total
 
 
-def walk(p: Any, q: Any, time: float, steps: int, on: Switches = ALL) -> Tensor:
+def walk(
+    p: Any,
+    q: Any,
+    time: float,
+    steps: int,
+    on: Switches = ALL,
+    *,
+    parts: Any = None,
+    batch: int | None = None,
+) -> Tensor:
     """The flow d log q / dt = S - E_q S for a while, (7).
 
     Args:
         p, q: tables [K, L]; q is the start.
         time: how long, above 0.
         steps: into how many steps of Euler's it is cut; time / steps at most 1.
-        on: which logits drive it.
+        on, batch: as in `summed`.
+        parts: as in `ratios`.
 
     Returns:
-        q at the end, [K, L].
+        q at the end, [K, L]; no cell falls below exp(-200).
 
     Raises:
         BadRequest: no table, or steps that are too long.
     """
-    p, q = table(p, "p"), table(q, "q")
+    q = table(q, "q")
     fine = isinstance(steps, int) and steps >= 1 and 0 < time / steps <= 1
-    need(
-        fine, f"time {time} in {steps} steps: give steps of length above 0, at most 1."
-    )
-    log_q = q.log()
+    need(fine, f"time {time} in {steps} steps: give steps of length 0 to 1, above 0.")
+    log_q: Tensor = q.log()
     for _ in range(steps):
-        log_q = log_q + time / steps * summed(p, log_q.exp(), on)
-        log_q = log_q.flatten(-2).log_softmax(-1).view_as(log_q).clamp_min(-200.0)
+        S = summed(ratios(p, log_q.exp(), parts), on, batch)
+        log_q = (log_q + time / steps * S).flatten().log_softmax(0).view_as(q)
+        log_q = log_q.clamp_min(-200.0)
     return log_q.exp()
 
 
-def settle(p: Any, q: Any, on: Switches = ALL, time: float = 60.0) -> Tensor:
-    """Where the flow of (7) ends, from q; see `walk`."""
-    return walk(p, q, time, int(10 * time), on)
+def settle(p: Any, q: Any, on: Switches = ALL, **more: Any) -> Tensor:
+    """Where the flow of (7) ends, from q, after a time of 200; see `walk`."""
+    return walk(p, q, 200.0, 1000, on, **more)
 
 
 def permuted(log_c: Any, batch: int) -> Tensor:
@@ -442,9 +461,11 @@ class Game(nn.Module):
 
     def total(self, pairs: Tensor) -> Tensor:
         """S of (5): the signed sum of the logits of pairs [M, B, n], [M, B]."""
-        logits = self.logits(pairs)
-        signs = [torch.as_tensor(c.weight).expand(self.models) for c in self.critics]
-        return (torch.stack(signs).to(logits)[..., None] * logits).sum(0)
+        total: Tensor | float = 0.0
+        for critic, logit in zip(self.critics, self.logits(pairs), strict=True):
+            weight = torch.as_tensor(critic.weight).expand(self.models)
+            total = total + weight.to(logit)[:, None] * logit
+        return torch.as_tensor(total)
 
     def play(self, adam: torch.optim.Optimizer, real: "Real", noise: Tensor) -> Tensor:
         """One step of all players; the discriminators' loss and the generators', [2].
