@@ -472,7 +472,7 @@ def measure(found: Mapping[str, Scores], truth: float) -> Measurements:
         found: arm -> "few" or "all" -> score; the arm without d_P is "no d_P".
         truth: the data's excess.
     """
-    gans = [arms_ for name, arms_ in found.items() if name.startswith("GAN")]
+    gans = [each for name, each in found.items() if name.startswith("GAN")]
     ours, plain, alone = found["FactorGAN"], found["plain sum"], found["no d_P"]
 
     def best(which: str, pairs: str) -> float:
@@ -509,6 +509,20 @@ def _badness(each: Score, which: str, truth: float) -> float:
     """A number of a score that is better when small."""
     value: float = getattr(each, which)
     return abs(value - truth) if which == "excess" else value
+
+
+# Play
+
+
+def playground(mode: str) -> dict[str, Any]:
+    """What the figure starts from: the data's table and the generator's.
+
+    Args:
+        mode: "pictures", or "flow" to let the generator walk.
+    """
+    p = [[0.24, 0.06, 0.02], [0.05, 0.22, 0.06], [0.03, 0.07, 0.25]]
+    q = [[0.10, 0.16, 0.09], [0.14, 0.05, 0.13], [0.12, 0.15, 0.06]]
+    return {"mode": mode, "p": p, "q": q}
 
 
 # Logits of Gaussians

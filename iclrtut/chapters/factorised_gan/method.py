@@ -94,8 +94,14 @@ def ratios(p: Any, q: Any, parts: Any = None) -> Ratios:
     r = p if parts is None else table(parts, "parts")
     shapes = [tuple(t.shape[-2:]) for t in (p, q, r)]
     need(len({*shapes}) == 1, f"tables of shapes {shapes} differ: give one shape.")
+    return _ratios(p, q, r)
+
+
+def _ratios(p: Tensor, q: Tensor, parts: Tensor) -> Ratios:
+    """`ratios` of what are known to be tables."""
     rows, columns = (
-        r.sum(at, keepdim=True).log() - q.sum(at, keepdim=True).log() for at in (-1, -2)
+        parts.sum(at, keepdim=True).log() - q.sum(at, keepdim=True).log()
+        for at in (-1, -2)
     )
     return Ratios(rows, columns, (p / product(p)).log(), (q / product(q)).log())
 
@@ -156,9 +162,11 @@ def walk(
     q = table(q, "q")
     fine = isinstance(steps, int) and steps >= 1 and 0 < time / steps <= 1
     need(fine, f"time {time} in {steps} steps: give steps of length 0 to 1, above 0.")
+    ratios(p, q, parts)  # refuses what is no table
+    p, r = table(p, "p"), table(p if parts is None else parts, "parts")
     log_q: Tensor = q.log()
     for _ in range(steps):
-        S = summed(ratios(p, log_q.exp(), parts), on, batch)
+        S = summed(_ratios(p, log_q.exp(), r), on, batch)
         log_q = (log_q + time / steps * S).flatten().log_softmax(0).view_as(q)
         log_q = log_q.clamp_min(-200.0)
     return log_q.exp()
@@ -333,7 +341,7 @@ def _raw(layer: nn.Linear) -> tuple[Tensor, Tensor, Tensor]:
         norm = spectral.weight[0]
         return spectral.weight.original.detach(), norm._u.clone(), norm._v.clone()
     W = layer.weight.detach()
-    v = F.normalize(torch.ones(W.shape[1]) + torch.arange(W.shape[1]) % 2, dim=0)
+    v = F.normalize(1 + torch.arange(W.shape[1]).to(W) % 2, dim=0)
     for _ in range(WARM):
         u = F.normalize(W @ v, dim=0)
         v = F.normalize(W.T @ u, dim=0)
