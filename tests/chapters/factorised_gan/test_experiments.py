@@ -8,7 +8,7 @@ import torch
 from rng import rng
 from torch import nn
 
-from iclrtut.chapters.factorised_gan import CHAPTER, experiments, method
+from iclrtut.chapters.factorised_gan import CHAPTER, experiments
 from iclrtut.train import fit
 
 SLUG = "factorised_gan"

@@ -175,7 +175,10 @@ def test_other_nonsense_is_refused():
 
 
 ANY = st.one_of(
-    st.none(), st.floats(), st.text(max_size=3), st.lists(st.floats(), max_size=4),
+    st.none(),
+    st.floats(),
+    st.text(max_size=3),
+    st.lists(st.floats(), max_size=4),
     st.lists(st.lists(st.floats(), min_size=2, max_size=2), max_size=3),
 )
 
@@ -324,7 +327,9 @@ def test_ten_steps_end_in_the_same_weights(count):
         mean = (mean + game.generator.weight[0].detach()) / 2
     close(game.mean.weight[0], mean, 1e-12)
     for k, m in enumerate(models):
-        close(game.generator.weight[0][k].detach(), m.generator[0].weight.detach(), 1e-9)
+        close(
+            game.generator.weight[0][k].detach(), m.generator[0].weight.detach(), 1e-9
+        )
         raw = m.nets[3][0].parametrizations.weight.original.detach()
         close(game.stacks[-1].weight[0][count + k].detach(), raw, 1e-9)
 
