@@ -549,7 +549,8 @@ class Problem(NamedTuple):
         """Pairs [n, 2] of "p" or "q"."""
         mean, spread = self[:2] if which == "p" else self[2:]
         noise = torch.randn(n, 2, generator=draws, dtype=torch.float64)
-        return mean + noise @ torch.linalg.cholesky(spread).T
+        made: Tensor = mean + noise @ torch.linalg.cholesky(spread).T
+    return made
 
 
 def problem(draws: Generator) -> Problem:

@@ -449,14 +449,13 @@ class Game(nn.Module):
         """The sum of all discriminators' losses, (1)."""
         losses = []
         for group, stack in zip(self.groups.values(), self.stacks, strict=True):
-            sides = [
-                torch.cat([self.batch(name, c.part, real, fake) for name, c in side])
-                for side in (
-                    [(c.positive, c) for c in group],
-                    [(c.negative, c) for c in group],
-                )
-            ]
-            losses.append(tell_apart(stack(torch.cat(sides, 1))))
+            sides = [(c.positive, c.part) for c in group]
+            others = [(c.negative, c.part) for c in group]
+            positive, negative = (
+                torch.cat([self.batch(*what, real, fake) for what in side])
+                for side in (sides, others)
+            )
+            losses.append(tell_apart(stack(torch.cat([positive, negative], 1))))
         return torch.stack(losses).sum()
 
     def logits(self, pairs: Tensor) -> Tensor:
@@ -599,20 +598,6 @@ def small_generator(noise: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.ReLU(), nn.Linear(64, outputs))
 
 
-class Logits(NamedTuple):
-    """What the discriminators say of pairs, [B] each; total is the sum of (5)."""
-
-    first: Tensor
-    second: Tensor
-    c_p: Tensor
-    c_q: Tensor
-
-    @property
-    def total(self) -> Tensor:
-        """d_1 + d_2 + d_P - d_Q, a number of log p / q where nothing caps it."""
-        return self.first + self.second + self.c_p - self.c_q
-
-
 class Trained(NamedTuple):
     """What `train` returns: a generator of pairs, and their discriminators."""
 
@@ -638,8 +623,8 @@ class Trained(NamedTuple):
         return one, two
 
     @torch.no_grad()
-    def logits(self, first: Any, second: Any) -> Logits:
-        """What each discriminator says of pairs of such shapes.
+    def logits(self, first: Any, second: Any) -> Ratios:
+        """What each discriminator says of pairs of such shapes, [B] each.
 
         Raises:
             BadRequest: they are not finite, or of other shapes than in training.
@@ -652,7 +637,7 @@ class Trained(NamedTuple):
             need(same, f"rows {tuple(x.shape[1:])}, trained on {tuple(scale.shape)}.")
             rows.append(scale.there(x))
         self.game.stacks.eval()
-        return Logits(*self.game.logits(torch.cat(rows, 1)[None])[:, 0])
+        return Ratios(*self.game.logits(torch.cat(rows, 1)[None])[:, 0])
 
 
 class Scale(NamedTuple):
