@@ -550,7 +550,7 @@ class Problem(NamedTuple):
         mean, spread = self[:2] if which == "p" else self[2:]
         noise = torch.randn(n, 2, generator=draws, dtype=torch.float64)
         made: Tensor = mean + noise @ torch.linalg.cholesky(spread).T
-    return made
+        return made
 
 
 def problem(draws: Generator) -> Problem:
