@@ -47,8 +47,8 @@ CHAPTER = Chapter(
     idea="One discriminator becomes four; only one of them needs pairs, the others "
     "learn from parts that nobody put together.",
     difficulty="middling",
-    prerequisites="probability tables, logarithms, the Kullback-Leibler divergence, "
-    "gradient descent, a first network in PyTorch",
+    prerequisites="conditional probability, softmax and cross-entropy, the normal "
+    "distribution, a first network in PyTorch",
     settings={
         "smoke": Settings(
             width=8,

@@ -307,13 +307,22 @@ class Stacked(nn.Module):
         u, v = getattr(self, f"u{i}"), getattr(self, f"v{i}")
         with torch.no_grad():
             if self.training:
-                torch.bmm(W, v, out=u).div_(u.norm(dim=1, keepdim=True))
-                torch.bmm(W.mT, u, out=v).div_(v.norm(dim=1, keepdim=True))
-            norm = u.mT @ (W @ v)
-        divided: Tensor = W / norm
+                torch.bmm(W, v, out=u).div_(_length(u))
+                norm = _length(torch.bmm(W.mT, u, out=v))  # and this is u^T W v
+                v.div_(norm)
+            else:
+                norm = torch.bmm(u.mT, torch.bmm(W, v))
         if W.requires_grad:
-            divided = _Divide.apply(W, u, v, norm)  # type: ignore[no-untyped-call]
+            divided: Tensor = _Divide.apply(W, u, v, norm)  # type: ignore[no-untyped-call]
+        else:
+            divided = W / norm
         return divided
+
+
+def _length(x: Tensor) -> Tensor:
+    """Of each column [S, n, 1], [S, 1, 1]."""
+    length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return length
 
 
 class _Divide(torch.autograd.Function):

@@ -73,12 +73,8 @@ FAULTS = [
         "            if True:\n                torch.bmm(W, v",
         "power iterations go on in the generator's step",
     ),
-    (
-        "torch.bmm(W.mT, u, out=v).div_(v.norm(dim=1, keepdim=True))",
-        "torch.bmm(W.mT, u, out=v)",
-        "v is not normalised",
-    ),
-    ("norm = u.mT @ (W @ v)", "norm = v.norm(dim=1, keepdim=True)", "norms are one"),
+    ("                v.div_(norm)\n", "", "v is not normalised"),
+    ("out=u).div_(_length(u))", "out=u)", "u is not normalised"),
     (
         "torch.baddbmm(grad, u * -along, v.mT) / norm",
         "grad / norm",

@@ -108,7 +108,7 @@ def test_without_d_q_cells_die_and_stay_finite():
 def test_a_permutation_caps_the_logit(batch):
     c = torch.tensor([0.01, 0.5, 1.0, 2.0, 50.0]).double()
     wanted = [math.log(x / ((1 - 1 / batch) + x / batch)) for x in c.tolist()]
-    close(method.permuted(c.log(), batch), torch.tensor(wanted).double())
+    close(method.permuted(c.log(), batch), torch.tensor(wanted, dtype=torch.float64))
     huge = method.permuted(torch.tensor([800.0]), batch)
     assert huge.item() == pytest.approx(math.log(batch))
 
@@ -323,7 +323,7 @@ def test_ten_steps_end_in_the_same_weights(count):
         pairs = torch.cat([x1.tanh(), x2 * x1[..., :2]], -1)
         losses = game.play(adam, method.Real(x1, x2, pairs), z)
         said = [m.play(x1[k], x2[k], pairs[k], z[k]) for k, m in enumerate(models)]
-        close(losses, torch.tensor(said).double().sum(0), 1e-9)
+        close(losses, torch.tensor(said, dtype=torch.float64).sum(0), 1e-9)
         mean = (mean + game.generator.weight[0].detach()) / 2
     close(game.mean.weight[0], mean, 1e-12)
     for k, m in enumerate(models):
