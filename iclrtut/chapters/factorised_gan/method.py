@@ -23,6 +23,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from iclrtut.errors import BadRequest
+from iclrtut.metrics import finite
 from iclrtut.networks import mlp
 from iclrtut.train import History, Loop, fit, seeded
 
@@ -226,10 +227,9 @@ def dependency(counts: Any, exact: Any) -> float:
     """
     both = []
     for name, values in (("counts", counts), ("exact", exact)):
-        x = np.asarray(values, dtype=np.float64)
-        good = x.ndim == 2 and bool(np.isfinite(x).all() and (x >= 0).all())
-        good = good and bool(x.sum() > 0)
-        need(good, f"{name} is no table of counts: give [rows, columns], not all 0.")
+        x = finite(name, values, 2)
+        good = bool((x >= 0).all() and x.sum() > 0)
+        need(good, f"{name} has negative counts, or none at all: give counts.")
         joint = x / x.sum()
         both.append(joint / (np.outer(joint.sum(1), joint.sum(0)) + FLOOR))
     same = both[0].shape == both[1].shape
@@ -804,17 +804,19 @@ def _plain(net: nn.Module) -> bool:
 
 def _fits(game: Game, noise: int, widths: tuple[int, int]) -> None:
     """Refuse networks whose outputs have other shapes than the game needs."""
-    wanted = (1, 2, sum(widths))
     try:
         with torch.no_grad():
-            made = game.generator.eval()(torch.zeros(1, 2, noise))
-            need(made.shape == wanted, "")
+            made = game.generator(torch.zeros(1, 2, noise))
+            need(made.shape == (1, 2, sum(widths)), "")
             game.stacks.eval()
-            shapes = game.logits(made).shape
-    except (BadRequest, RuntimeError, TypeError, IndexError):
+            for (inputs, group), stack in zip(
+                game.groups.items(), game.stacks, strict=True
+            ):
+                said = stack(torch.zeros(len(group), 2, inputs))
+                need(said.shape == (len(group), 2, 1), "")
+    except (BadRequest, RuntimeError, TypeError, IndexError, ValueError):
         raise BadRequest(
             f"the networks do not fit: a generator takes [B, {noise}] to "
             f"[B, {sum(widths)}], a discriminator [B, inputs] to [B, 1]."
         ) from None
-    need(shapes == (4, 1, 2), "a discriminator gives one number a row: [B, 1].")
     game.train()
