@@ -166,7 +166,7 @@ def test_models_without_d_p_follow_the_other_logits():
     d = experiments.digits(run)
     loop = experiments.factor_loop(run, d)
     fit(loop, 2, folder=None, name="two steps")
-    game = loop.state["game"]
+    game = loop.state["game"].eval()
     pairs = d.pairs(8).expand(4, -1, -1)
     logits = game.logits(pairs)
     parts = logits[0] + logits[1] - logits[3]
