@@ -151,7 +151,9 @@ function distances(path) {
     "stroke-dasharray": "9 4" }];
   looks.forEach((style, k) => chart.inside.append(draw("path", { fill: "none",
     "stroke-width": 2.5, ...style,
-    d: chart.path(path.map((_, t) => t * STEP), path.map((each) => each[k])) })));
+    d: chart.path(path.map((_, t) => t * STEP), path.map((each) => each[k])) }),
+  draw("circle", { cx: chart.X((path.length - 1) * STEP), cy: chart.Y(path.at(-1)[k]), r: 4,
+    fill: style.stroke })));
   chart.node.setAttribute("aria-label", `After ${fixed(1)((path.length - 1) * STEP)}: KL to `
     + `the data ${fixed(3)(path.at(-1)[0])}, to independent parts `
     + `${fixed(3)(path.at(-1)[1])} nats.`);
@@ -245,7 +247,8 @@ function playground() {
   const boxed = (title, node) => el("div", {}, el("div", { class: "title" }, title), node);
   const four = NAMES.flatMap((name, k) => [
     ...k ? [el("span", { "aria-hidden": "true" }, name === "cQ" ? "−" : "+")] : [],
-    el("div", {}, moving ? switches[name] : el("div", {}, TITLES[name]), pictures[name].node)]);
+    el("div", { style: "display:grid;gap:0.2rem" },
+      moving ? switches[name] : el("div", {}, TITLES[name]), pictures[name].node)]);
   const sliders = moving ? [
     slider({ label: "Batch of a permutation", min: 1, max: 32, step: 1, value: 1,
       format: (B) => (B === 1 ? "shift" : `${B} pairs`), input: (B) => {
