@@ -25,10 +25,10 @@ from iclrtut.chapters.factorised_gan.method import (
     LEAK,
     Game,
     Real,
-    Stacked,
     small_discriminator,
     small_generator,
 )
+from iclrtut.chapters.factorised_gan.stacks import Stacked
 from iclrtut.timing import alternate
 
 BATCH, PIXELS, NOISE, STEPS, ROUNDS = 32, 64, 50, 10, 7

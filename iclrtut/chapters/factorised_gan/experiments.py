@@ -25,10 +25,10 @@ from iclrtut.chapters.factorised_gan.method import (
     Critic,
     Game,
     Pool,
-    Stacked,
     dependency,
     game_loop,
 )
+from iclrtut.chapters.factorised_gan.stacks import Stacked
 from iclrtut.claims import Measurements
 from iclrtut.metrics import frechet_distance
 from iclrtut.networks import mlp

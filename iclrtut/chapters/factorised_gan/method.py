@@ -22,13 +22,12 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from iclrtut.chapters.factorised_gan.stacks import Apart, Stacked
 from iclrtut.errors import BadRequest
 from iclrtut.metrics import finite
-from iclrtut.networks import mlp
 from iclrtut.train import History, Loop, fit, seeded
 
 LEAK = 0.01  # of the discriminators' ReLU
-WARM = 15  # power iterations on the first weights
 FLOOR = 1e-3  # under the product of `dependency`
 Maker = Callable[..., nn.Module]
 
@@ -235,138 +234,6 @@ def dependency(counts: Any, exact: Any) -> float:
     same = both[0].shape == both[1].shape
     need(same, f"tables of {both[0].shape} and {both[1].shape}: give one shape.")
     return float(np.abs(both[0] - both[1]).mean())
-
-
-# Networks: S of one shape at once
-
-
-class Stacked(nn.Module):
-    """S networks of linear layers at once, [S, B, inputs] to [S, B, outputs].
-
-    Args:
-        sizes: widths of the input, of each hidden layer, and of the output.
-        copies: S.
-        seed: of the first weights.
-        leak: slope of the ReLU below 0.
-        spectral: whether each weight is divided by its largest singular value, as one
-            power iteration a forward pass in training estimates it, (8).
-    """
-
-    def __init__(
-        self,
-        sizes: Sequence[int],
-        copies: int,
-        seed: int,
-        *,
-        leak: float = 0.0,
-        spectral: bool = False,
-    ) -> None:
-        super().__init__()
-        self._build([mlp(sizes, seed + s) for s in range(copies)], leak, spectral)
-
-    @classmethod
-    def of(
-        cls, networks: Sequence[nn.Sequential], leak: float, spectral: bool
-    ) -> "Stacked":
-        """Networks of one shape with their weights, and their power iterations."""
-        new = cls.__new__(cls)
-        nn.Module.__init__(new)
-        new._build(networks, leak, spectral)
-        return new
-
-    def _build(
-        self, networks: Sequence[nn.Sequential], leak: float, spectral: bool
-    ) -> None:
-        self.leak, self.spectral = leak, spectral
-        layers = [[m for m in net if isinstance(m, nn.Linear)] for net in networks]
-        self.weight, self.bias = nn.ParameterList(), nn.ParameterList()
-        for i, same in enumerate(zip(*layers, strict=True)):
-            raw = [_raw(layer) for layer in same]
-            self.weight.append(torch.stack([w for w, _, _ in raw]))
-            self.bias.append(torch.stack([layer.bias.detach() for layer in same]))
-            if spectral:
-                self.register_buffer(
-                    f"u{i}", torch.stack([u for _, u, _ in raw])[..., None]
-                )
-                self.register_buffer(
-                    f"v{i}", torch.stack([v for _, _, v in raw])[..., None]
-                )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The outputs of all networks, each for its own inputs."""
-        for i, bias in enumerate(self.bias):
-            if i:
-                x = F.leaky_relu(x, self.leak)
-            W = self.divided(i) if self.spectral else self.weight[i]
-            x = torch.baddbmm(bias[:, None], x, W.mT)
-        return x
-
-    def divided(self, i: int) -> Tensor:
-        """The weight of layer i over its norm, [S, outputs, inputs], (8)."""
-        W = self.weight[i]
-        u, v = getattr(self, f"u{i}"), getattr(self, f"v{i}")
-        with torch.no_grad():
-            if self.training:
-                torch.bmm(W, v, out=u).div_(_length(u))
-                norm = _length(torch.bmm(W.mT, u, out=v))  # and this is u^T W v
-                v.div_(norm)
-            else:
-                norm = torch.bmm(u.mT, torch.bmm(W, v))
-        if W.requires_grad:
-            divided: Tensor = _Divide.apply(W, u, v, norm)  # type: ignore[no-untyped-call]
-        else:
-            divided = W / norm
-        return divided
-
-
-def _length(x: Tensor) -> Tensor:
-    """Of each column [S, n, 1], [S, 1, 1]."""
-    length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return length
-
-
-class _Divide(torch.autograd.Function):
-    """W / (u^T W v) for [S, outputs, inputs], with u and v held fixed."""
-
-    @staticmethod
-    def forward(ctx: Any, W: Tensor, u: Tensor, v: Tensor, norm: Tensor) -> Tensor:
-        """The quotient; the next pass overwrites u and v, so copies are kept."""
-        unit = W / norm
-        ctx.save_for_backward(unit, u.clone(), v.clone(), norm)
-        return unit
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        """d (W / s) = dW / s - (W / s) (u^T dW v) / s."""
-        unit, u, v, norm = ctx.saved_tensors
-        along = (grad * unit).sum((1, 2), keepdim=True)
-        return torch.baddbmm(grad, u * -along, v.mT) / norm, None, None, None
-
-
-def _raw(layer: nn.Linear) -> tuple[Tensor, Tensor, Tensor]:
-    """A layer's weight, and the vectors of its power iteration."""
-    spectral = getattr(layer, "parametrizations", None)
-    if spectral is not None:
-        norm = spectral.weight[0]
-        return spectral.weight.original.detach(), norm._u.clone(), norm._v.clone()
-    W = layer.weight.detach()
-    v = F.normalize(1 + torch.arange(W.shape[1]).to(W) % 2, dim=0)
-    for _ in range(WARM):
-        u = F.normalize(W @ v, dim=0)
-        v = F.normalize(W.T @ u, dim=0)
-    return W, u, v
-
-
-class Apart(nn.Module):
-    """S networks of any kind, one after the other, with the face of `Stacked`."""
-
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The outputs of all networks, each for its own inputs."""
-        return torch.stack([net(x[s]) for s, net in enumerate(self.networks)])
 
 
 # Critics: discriminators, what they tell apart, and their part in the sum
@@ -757,20 +624,16 @@ def train(
     need(0 < rate < 1, f"rate is {rate}: give a number between 0 and 1.")
     scales, pools, counts = _data(pairs_1, pairs_2, only_1, only_2)
     widths = pools[0].rows.shape[1], pools[1].rows.shape[1]
+
+    def build(inputs: int, n: int) -> nn.Module:
+        return together([discriminator(inputs) for _ in range(n)])
+
     with seeded(seed):
         made = Apart([generator(noise, sum(widths))])
-        game = Game(
-            made,
-            FACTOR,
-            lambda inputs, n: together([discriminator(inputs) for _ in range(n)]),
-            1,
-            widths,
-        )
+        game = Game(made, FACTOR, build, 1, widths)
     _fits(game, noise, widths)
-    draws = torch.Generator().manual_seed(seed)
-    loop = game_loop(
-        game, pools, draws, noise=noise, batch=batch, rate=rate, steps=steps
-    )
+    draws, sizes = torch.Generator().manual_seed(seed), {"noise": noise, "batch": batch}
+    loop = game_loop(game, pools, draws, rate=rate, steps=steps, **sizes)
     history = fit(loop, steps, folder=folder, name="factorised gan")
     told = "{} pairs, {} first and {} second parts".format(*counts)
     return Trained(game, scales, noise, history, f"{steps} steps on {told}.")

@@ -7,7 +7,7 @@ chapter.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -112,23 +112,9 @@ class UNet(nn.Module):
         return torch.sigmoid(x).flatten(1)
 
     def forward(self, mixture: Tensor) -> Tensor:
-        """Both sources' log magnitudes, [n, 2 x bins x frames]."""
-        share, level = self.mask(mixture), mixture.expm1()
-        parts = [share * level, (1 - share) * level]
-        return torch.log1p(torch.cat(parts, 1))
-
-
-class Separator(nn.Module):
-    """A network of one model with the face of a stack: [1, B, n] to [1, B, 2 n]."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.network = UNet()
-
-    def forward(self, mixture: Tensor) -> Tensor:
-        """Both sources, [1, B, 2 x bins x frames]."""
-        made: Tensor = self.network(mixture[0])[None]
-        return made
+        """Both sources' log magnitudes, [1, n, 2 x bins x frames], of [1, n, ...]."""
+        share, level = self.mask(mixture[0]), mixture[0].expm1()
+        return torch.log1p(torch.cat([share * level, (1 - share) * level], 1))[None]
 
 
 def listener(inputs: int) -> nn.Module:
@@ -146,7 +132,7 @@ def adversarial(run: Run, s: Sounds, critics: Sequence[Critic], steps: int) -> U
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draws.initial_seed() % 2**31)
         game = Game(
-            Separator(),
+            UNet(),
             critics,
             lambda inputs, n: together([listener(inputs) for _ in range(n)]),
             1,
@@ -161,9 +147,7 @@ def adversarial(run: Run, s: Sounds, critics: Sequence[Critic], steps: int) -> U
     for _ in range(steps):
         real = Real(*(pool.draw(BATCH, draws) for pool in (*loose, pairs)))
         game.play(adam, real, mixtures.draw(BATCH, draws))
-    made: Any = game.mean
-    network: UNet = made.network
-    return network
+    return cast(UNet, game.mean)
 
 
 def supervised(run: Run, s: Sounds, remix: bool, steps: int) -> UNet:
@@ -180,7 +164,7 @@ def supervised(run: Run, s: Sounds, remix: bool, steps: int) -> UNet:
             at[1] = at[0]
         a, v = (x[k.to(x.device)] for x, k in zip(pools, at, strict=True))
         wanted = torch.cat([magnitude(a), magnitude(v)], 1)
-        loss = F.l1_loss(network(magnitude(a + v)), wanted)
+        loss = F.l1_loss(network(magnitude(a + v)[None])[0], wanted)
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
