@@ -268,11 +268,13 @@ def _gaussians(d: Digits, n: int, draws: Generator) -> Tensor:
     cell = torch.multinomial(d.exact.flatten().cpu(), n, True, generator=draws)
     halves = []
     for label in (cell // CLASSES, cell % CLASSES):
-        half = torch.zeros(n, d.images.shape[1])
+        half = torch.zeros(n, d.images.shape[1], dtype=torch.float64)
         for k in range(CLASSES):
-            mine = d.images[d.labels == k].cpu()
+            mine = d.images[d.labels == k].cpu().double()
             spread, rows = mine.T.cov() + 1e-4 * torch.eye(half.shape[1]), label == k
-            noise = torch.randn(int(rows.sum()), half.shape[1], generator=draws)
+            noise = torch.randn(
+                int(rows.sum()), half.shape[1], generator=draws
+            ).double()
             half[rows] = mine.mean(0) + noise @ torch.linalg.cholesky(spread).T
         halves.append(half.clamp(-1, 1))
     return torch.cat(halves, 1).to(d.images)
