@@ -13,7 +13,8 @@ from itertools import permutations, product
 import torch
 from torch import Tensor
 
-from iclrtut.chapters.causal_induction.method import dags, need, nodes, reach, whole
+from iclrtut.chapters.causal_induction.method import dags, nodes, reach
+from iclrtut.inputs import need, whole
 
 
 @cache

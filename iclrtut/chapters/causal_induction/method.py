@@ -25,6 +25,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import one_hot, softplus
 
 from iclrtut.errors import BadRequest
+from iclrtut.inputs import need, whole
 from iclrtut.play import export
 from iclrtut.train import seeded
 
@@ -39,19 +40,6 @@ Reported = Sequence[int] | None  # numbers of steps; None for every one
 
 
 # Graphs: bool [n, n], where A[i, j] says i -> j
-
-
-def need(holds: bool, otherwise: str) -> None:
-    """Refuse what does not hold, in one sentence with the remedy."""
-    if not holds:
-        raise BadRequest(otherwise)
-
-
-def whole(given: Sequence[int], most: int, name: str) -> list[int]:
-    """Whole numbers from 0 to `most`, once they are known to be that."""
-    fit = all(isinstance(k, Integral) and 0 <= k <= most for k in given)
-    need(fit, f"{name}: {list(given)} given, use whole numbers from 0 to {most}.")
-    return list(given)
 
 
 def _between(low: float, value: Any, high: float) -> bool:

@@ -17,8 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from iclrtut.errors import BadRequest
+from iclrtut.inputs import count, labels, need
 from iclrtut.networks import convnet, mlp
 from iclrtut.train import seeded
 
@@ -141,15 +143,20 @@ def _frozen(model: nn.Module) -> Iterator[None]:
 
 
 def _check(model: nn.Module, x: Tensor) -> None:
-    """Refuse inputs that are not finite or of another dtype than the weights."""
+    """Refuse inputs that are not finite or of another dtype than the weights.
+
+    A gradient of one input alone is asked for, so batch norm has to stand still.
+    """
     dtype = next((p.dtype for p in model.parameters()), x.dtype)
+    mixed = any(isinstance(m, _BatchNorm) and m.training for m in model.modules())
+    need(not mixed, "batch norm mixes the inputs while it trains: call model.eval().")
     if x.dtype != dtype:
         raise BadRequest(
             f"inputs are {x.dtype} and the network's weights {dtype}: convert the "
             f"inputs with x.to({dtype})."
         )
-    if not torch.isfinite(x).all():
-        raise BadRequest("an input holds NaN or infinity: look where it comes from.")
+    finite = bool(torch.isfinite(x).all())
+    need(finite, "an input holds NaN or infinity: look where it comes from.")
 
 
 def _gradient(model: nn.Module, x: Tensor, target: Tensor | None) -> Tensor:
@@ -158,7 +165,8 @@ def _gradient(model: nn.Module, x: Tensor, target: Tensor | None) -> Tensor:
     if target is None:
         weights = logits.detach().softmax(-1)
     else:
-        weights = F.one_hot(target, logits.shape[-1]).to(logits.dtype)
+        labels(target, len(logits), logits.shape[-1])
+        weights = F.one_hot(target.long(), logits.shape[-1]).to(logits.dtype)
     gradient: Tensor = torch.autograd.grad(logits, x, weights)[0]
     return gradient
 
@@ -175,7 +183,8 @@ def input_gradient(model: nn.Module, x: Tensor, target: Tensor | None = None) ->
         Gradients, of the shape of x.
 
     Raises:
-        BadRequest: x has another dtype than the weights, or is not finite.
+        BadRequest: x has another dtype than the weights or is not finite, target holds
+            no class for each input, or batch norm is in training mode.
     """
     _check(model, x)
     with _frozen(model):
@@ -226,14 +235,17 @@ def langevin(
         Where the chains end, detached, of the shape of x.
 
     Raises:
-        BadRequest: alpha is not above 0, sigma or steps are below 0, or x has another
-            dtype than the weights or is not finite.
+        BadRequest: alpha is not above 0, sigma or steps are below 0, the box is empty,
+            or the model, x or target do not fit, as in `input_gradient`.
     """
-    if not (0 < alpha < math.inf and 0 <= sigma < math.inf and steps >= 0):
-        raise BadRequest(
-            f"the sampler got steps {steps}, alpha {alpha}, sigma {sigma}: it needs "
-            "steps and sigma of at least 0 and alpha above 0."
-        )
+    need(
+        0 < alpha < math.inf and 0 <= sigma < math.inf,
+        f"the sampler got alpha {alpha} and sigma {sigma}: it needs sigma of at least "
+        "0 and alpha above 0.",
+    )
+    count("steps", steps)
+    low, high = clamp or (-1, 1)
+    need(low < high, f"clamp is {clamp}: give the low end of the box, then the high.")
     _check(model, x)
     x = x.detach().clone()
     with _frozen(model):
@@ -257,7 +269,8 @@ class ReplayBuffer:
         device: where the chains are stored.
 
     Raises:
-        BadRequest: size is below 1 or restart no probability.
+        BadRequest: size is below 1 or restart no probability; `put` and
+            `load_state_dict` refuse chains that are not finite or of another shape.
     """
 
     def __init__(
@@ -268,11 +281,8 @@ class ReplayBuffer:
         generator: torch.Generator,
         device: torch.device | str = "cpu",
     ):
-        if size < 1 or not 0 <= restart <= 1:
-            raise BadRequest(
-                f"a buffer of {size} slots with restart {restart} is none: give a size "
-                "of 1 or more and a probability."
-            )
+        count("size", size, 1)
+        need(0 <= restart <= 1, f"restart is {restart}: give a probability.")
         self.restart, self.generator = restart, generator
         self.slots = torch.empty(size, *shape, device=device)
         self.slots.uniform_(-1, 1, generator=generator)
@@ -280,6 +290,13 @@ class ReplayBuffer:
     def _random_slots(self, n: int) -> Tensor:
         size, device = len(self.slots), self.slots.device
         return torch.randint(size, (n,), generator=self.generator, device=device)
+
+    def _fitting(self, x: Tensor, n: int) -> None:
+        """Refuse what is not one finite chain for each of n slots."""
+        shape, wanted = list(x.shape), [n, *self.slots.shape[1:]]
+        need(shape == wanted, f"chains have shape {shape}: give {wanted}.")
+        finite = bool(torch.isfinite(x).all())
+        need(finite, "a chain holds NaN or infinity: give the sampler a smaller alpha.")
 
     def draw(self, n: int, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Starts of n chains [n, ...] and their slots [n], drawn with replacement.
@@ -289,8 +306,10 @@ class ReplayBuffer:
             y: one of ten classes for each [n]; when given, chains come from the slots
                 kept for it: slot k is kept for class k % 10.
         """
+        count("n", n, 1)
         slots = self._random_slots(n)
         if y is not None:
+            labels(y, n, 10)
             slots = slots % (len(self.slots) // 10) * 10 + y
         x = self.slots[slots]
         fresh = torch.empty_like(x).uniform_(-1, 1, generator=self.generator)
@@ -303,6 +322,7 @@ class ReplayBuffer:
 
         Of a slot that was drawn twice the later chain stays.
         """
+        self._fitting(x, len(slots))
         slots, order = slots.sort(stable=True)
         last = torch.ones_like(slots, dtype=torch.bool)
         last[:-1] = slots[:-1] != slots[1:]
@@ -318,6 +338,7 @@ class ReplayBuffer:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore the chains of a checkpoint."""
+        self._fitting(state["slots"], len(self.slots))
         self.slots.copy_(state["slots"])
 
 
@@ -345,19 +366,20 @@ def jem_loss(
         "lse_samples" (mean LSE of data and of samples) and "gap" (their difference).
 
     Raises:
-        BadRequest: a batch is empty, or x and y differ in length.
+        BadRequest: a batch is empty, or y holds no class for each of x.
     """
     second = [] if x_energy is None else [x_energy]
-    if len(x) != len(y) or not all(map(len, [x, samples, *second])):
-        raise BadRequest(
-            f"got {len(x)} inputs, {len(y)} labels and {len(samples)} samples: the "
-            "loss needs as many labels as inputs, and no empty batch."
-        )
+    need(
+        len(x) == len(y) and all(map(len, [x, samples, *second])),
+        f"got {len(x)} inputs, {len(y)} labels and {len(samples)} samples: the loss "
+        "needs as many labels as inputs, and no empty batch.",
+    )
     logits = model(torch.cat([x, samples.detach(), *second]))
+    labels(y, len(x), logits.shape[-1])
     lse = log_density(logits)
     sampled = lse[len(x) : len(x) + len(samples)].mean()
     data = (lse[len(x) + len(samples) :] if second else lse[: len(x)]).mean()
-    loss = sampled - data + F.cross_entropy(logits[: len(x)], y)
+    loss = sampled - data + F.cross_entropy(logits[: len(x)], y.long())
     watched = {"lse_data": data.item(), "lse_samples": sampled.item()}
     return loss, {"gap": watched["lse_data"] - watched["lse_samples"], **watched}
 
@@ -378,8 +400,9 @@ def lambda_max(model: nn.Module, x: Tensor, steps: int = 20) -> Tensor:
         Eigenvalues [n], approached from below.
 
     Raises:
-        BadRequest: x has another dtype than the weights, or is not finite.
+        BadRequest: no step is left, or model or x do not fit, as in `input_gradient`.
     """
+    count("steps", steps, 1)
     _check(model, x)
     with _frozen(model):
         x = x.detach().requires_grad_()
@@ -405,17 +428,19 @@ def lambda_max(model: nn.Module, x: Tensor, steps: int = 20) -> Tensor:
 
 
 def _check_norm(norm: str) -> None:
-    if norm not in ("linf", "l2"):
-        raise BadRequest(f"norm {norm!r} is unknown: use 'linf' or 'l2'.")
+    need(norm in ("linf", "l2"), f"norm {norm!r} is unknown: use 'linf' or 'l2'.")
 
 
 def project(delta: Tensor, radius: float, norm: str) -> Tensor:
     """Nearest point of the ball of a norm, (21b): [n, ...] to [n, ...].
 
     Raises:
-        BadRequest: norm is neither "linf" nor "l2".
+        BadRequest: norm is neither "linf" nor "l2", or the radius is below 0 or not
+            finite.
     """
     _check_norm(norm)
+    good = 0 <= radius < math.inf
+    need(good, f"radius {radius} is no size of a ball: use 0 or more.")
     if norm == "linf":
         return delta.clamp(-radius, radius)
     scale = (radius / _l2_norm(delta).clamp_min(1e-12)).clamp_max(1)
@@ -466,22 +491,27 @@ def pgd(
         For each input the point of the largest loss on the way, of the shape of x.
 
     Raises:
-        BadRequest: the norm is unknown, the radius below 0 or not finite, or x is not
-            finite or of another dtype than the weights.
+        BadRequest: the norm is unknown, the radius below 0 or not finite, no step is
+            left, x leaves [-1, 1], or model, x, y or start do not fit.
     """
+    count("steps", steps, 1)
     _check(model, x)
-    if not 0 <= radius < math.inf:
-        raise BadRequest(f"radius {radius} is no size of a ball: use 0 or more.")
+    need(bool((x.abs() <= 1).all()), "inputs leave [-1, 1]: scale them, and radius.")
     classify = classify or model
     if start is None:
         start = x + radius * torch.empty_like(x).uniform_(-1, 1, generator=generator)
+    _check(model, start)
+    shapes = f"start and x have shapes {list(start.shape)} and {list(x.shape)}"
+    need(start.shape == x.shape, f"{shapes}: give a start for each input.")
     delta = project(start - x, radius, norm)
     adversarial = x.detach().clone()
     largest = torch.full((len(x),), -math.inf, device=x.device)
     with _frozen(model):
         for step in range(steps + 1):
             point = (x + delta).clamp(-1, 1).detach().requires_grad_()
-            losses = F.cross_entropy(classify(point), y, reduction="none")
+            logits = classify(point)
+            labels(y, len(x), logits.shape[-1])
+            losses = F.cross_entropy(logits, y.long(), reduction="none")
             larger = losses.detach() > largest
             largest = torch.where(larger, losses.detach(), largest)
             adversarial[larger] = point.detach()[larger]
@@ -516,9 +546,10 @@ def refine(
     """Logits [n, classes] of inputs [n, ...] after sampler steps, mean over chains.
 
     Raises:
-        BadRequest: as in `langevin`.
+        BadRequest: as in `langevin`, or there is no chain.
     """
     steps, alpha, sigma, chains = refinement
+    count("chains", chains, 1)
     starts = x.repeat(chains, *[1] * (x.ndim - 1))
     ends = langevin(model, starts, steps, alpha, sigma, generator)
     with torch.no_grad():

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from iclrtut.chapters.provable_uncertainty import method
 from iclrtut.chapters.provable_uncertainty.method import CCU, Metric
-from iclrtut.errors import BadRequest
+from iclrtut.inputs import count, need
 
 
 def towards(ccu: CCU, x: Tensor, R: float | Tensor) -> Tensor:
@@ -84,10 +84,15 @@ def attack(
             in-component that is likeliest in the ball. `ccu` unless given.
 
     Raises:
-        BadRequest: a radius is negative, or a centre lies outside the box.
+        BadRequest: a radius is negative, a centre is not finite or lies outside the
+            box, or there is no step or no rate.
     """
-    if pixels and not ((x >= 0) & (x <= 1)).all():
-        raise BadRequest("a centre lies outside [0, 1]: give images with such pixels.")
+    count("steps", steps, 1)
+    count("restarts", restarts)
+    need(min(rates, default=0) > 0, f"rates are {rates}: give at least one above 0.")
+    inside = bool(((x >= 0) & (x <= 1)).all()) if pixels else True
+    need(inside, "a centre lies outside [0, 1]: give images with such pixels.")
+    need(bool(torch.isfinite(x).all()), "a centre holds NaN or infinity: leave it out.")
     centre, R = metric.whiten(x), method.radii(R, x)
     guide = ccu if guide is None else guide
     tries = (restarts + 1 + (guide is not None)) * len(rates)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iclrtut.errors import BadRequest
+from iclrtut.inputs import count, labels, need, whole
 from iclrtut.train import seeded
 
 # Distances
@@ -28,13 +29,13 @@ from iclrtut.train import seeded
 
 def _checked(x: Tensor, what: str = "inputs") -> Tensor:
     """x as it is, once it is finite and float32 or float64."""
-    if x.dtype not in (torch.float32, torch.float64):
-        raise BadRequest(
-            f"{what} are {x.dtype}, too coarse for a certificate: convert them with "
-            "x.float()."
-        )
-    if not torch.isfinite(x).all():
-        raise BadRequest(f"{what} hold NaN or infinity: look where they come from.")
+    kind = getattr(x, "dtype", type(x).__name__)
+    need(
+        isinstance(x, Tensor) and kind in (torch.float32, torch.float64),
+        f"{what} are {kind}: a certificate needs tensors of float32 or float64.",
+    )
+    finite = bool(torch.isfinite(x).all())
+    need(finite, f"{what} hold NaN or infinity: look where they come from.")
     return x
 
 
@@ -95,11 +96,10 @@ def fit_metric(x: Tensor, floor: float = 1e-2) -> Metric:
         BadRequest: fewer than two inputs, a covariance that stays singular, or a
             floor that is no share.
     """
-    flat = _checked(x).flatten(1).double()
-    if not 0 <= floor <= 1:
-        raise BadRequest(f"floor is {floor}: give a share between 0 and 1.")
-    if len(flat) < 2:
-        raise BadRequest(f"{len(flat)} input(s) have no covariance: give two or more.")
+    need(0 <= floor <= 1, f"floor is {floor}: give a share between 0 and 1.")
+    few = _checked(x).dim() < 2 or len(x) < 2
+    need(not few, f"shape {list(x.shape)} has no covariance: give two inputs or more.")
+    flat = x.flatten(1).double()
     values, axes = torch.linalg.eigh(torch.cov(flat.T).view(flat.shape[1], -1))
     lowest = max(floor, len(values) * torch.finfo(torch.float64).eps) * values[-1]
     if values[-1] <= 0 or (floor == 0 and values[0] < lowest):
@@ -158,7 +158,8 @@ class Mixture(nn.Module):
         lowest: float = -4.0,
     ):
         super().__init__()
-        weights = torch.ones_like(sigma) if weights is None else weights
+        if weights is None:
+            weights = torch.ones_like(_checked(sigma, "sigma"))
         given = {"means": means, "sigma": sigma, "weights": weights}
         for name, values in given.items():
             _checked(values, name)
@@ -172,6 +173,8 @@ class Mixture(nn.Module):
                     f"means and {name} have the shapes {list(means.shape)} and "
                     f"{list(values.shape)}: give [K, D] means and K of the others."
                 )
+        total = weights.detach().double().sum()
+        need(bool(total < math.inf), "weights add up to infinity: divide them.")
         self.means = nn.Parameter(means.detach().double().clone())
         self.register_buffer("lowest", self.means.new_tensor(lowest))
         self.log_sigma = nn.Parameter(sigma.detach().double().log())
@@ -218,11 +221,13 @@ def fit_mixture(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    if not 1 <= components <= len(z):
-        raise BadRequest(
-            f"{components} components cannot be fitted to {len(z)} input(s): give at "
-            "least one component, and as many inputs as components."
-        )
+    count("components", components, 1)
+    whole([seed], 2**32 - 1, "seed")
+    need(
+        components <= len(z),
+        f"{components} components cannot be fitted to {len(z)} input(s): give at least "
+        "as many inputs as components.",
+    )
     em = GaussianMixture(components, covariance_type="spherical", random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -232,12 +237,23 @@ def fit_mixture(
 
 
 def confidence(log_b: Tensor, classes: int) -> Tensor:
-    """(1 + M b) / (M (1 + b)): the most that (6) allows at density ratio b, [n]."""
+    """(1 + M b) / (M (1 + b)): the most that (6) allows at density ratio b, [n].
+
+    Raises:
+        BadRequest: there are not two classes or more.
+    """
+    count("classes", classes, 2)
     return 1 / classes + (1 - 1 / classes) * torch.sigmoid(log_b)
 
 
 def log_odds(tau: float, classes: int) -> float:
-    """The log b at which `confidence` is tau, (11); -inf or inf where it never is."""
+    """The log b at which `confidence` is tau, (11); -inf or inf where it never is.
+
+    Raises:
+        BadRequest: tau is no number, or there are not two classes or more.
+    """
+    count("classes", classes, 2)
+    need(tau == tau, f"tau is {tau}: give a confidence.")
     if tau <= 1 / classes:
         return -math.inf
     if tau >= 1:
@@ -310,11 +326,13 @@ def radii(R: float | Tensor, z: Tensor) -> Tensor:
     """A radius for each of the rows of z [n, D], float64 [n].
 
     Raises:
-        BadRequest: a radius is negative or no number.
+        BadRequest: a radius is negative or no number, or there are too few.
     """
     given = torch.as_tensor(R, dtype=torch.float64, device=z.device)
-    if not (given >= 0).all():
-        raise BadRequest(f"R is {given.min():g}: a ball's radius is 0 or more.")
+    fits = given.numel() == 1 or given.shape == (len(z),)
+    need(fits, f"R has shape {list(given.shape)}: give one radius, or {len(z)}.")
+    positive = bool((given >= 0).all())
+    need(positive, f"R is {given.min():g}: a ball's radius is 0 or more.")
     return given.expand(len(z))
 
 
@@ -356,7 +374,11 @@ def largest_radius(
     Returns:
         Radii [n], rounded down; nan where R = 0 is too much, inf where no radius is:
         (12) may stay below the limit for ever, (10) never does.
+
+    Raises:
+        BadRequest: limit is no number.
     """
+    need(limit == limit, f"limit is {limit}: give a log density ratio.")
     if limit == math.inf:
         return torch.full_like(z[:, 0], math.inf)
     found = []
@@ -395,10 +417,9 @@ class CCU(nn.Module):
     ):
         super().__init__()
         sizes = [len(metric.centre), inside.means.shape[1], outside.means.shape[1]]
-        if len(set(sizes)) > 1:
-            raise BadRequest(f"metric and mixtures have dimensions {sizes}: use one.")
-        if not 0 < q < math.inf:
-            raise BadRequest(f"q = p(i)/p(o) is {q}: give a positive number.")
+        same = len(set(sizes)) == 1
+        need(same, f"metric and mixtures have dimensions {sizes}: use one.")
+        need(0 < q < math.inf, f"q = p(i)/p(o) is {q}: give a positive number.")
         self.inside, self.outside = inside, outside
         self.register_buffer("log_q", metric.centre.new_tensor(math.log(q)))
         for name, values in metric._asdict().items():
@@ -444,8 +465,9 @@ class CCU(nn.Module):
         """log p(y|x) by (5), in the form (6), which loses no digit. [n, M], float64.
 
         Raises:
-            BadRequest: logits or inputs are too coarse or not finite.
+            BadRequest: logits or inputs are too coarse or not finite, or not as many.
         """
+        _paired(logits, x)
         return _bayes(_checked(logits, "logits"), self.log_ratio(x))
 
     def order(self) -> tuple[float, float]:
@@ -512,6 +534,12 @@ class CCU(nn.Module):
         return largest_radius(z, limit, self.inside, self.outside, tight)
 
 
+def _paired(logits: Tensor, x: Tensor) -> None:
+    sizes = f"logits have shape {list(logits.shape)} for {len(x)} inputs"
+    fits = logits.dim() == 2 and len(logits) == len(x) > 0
+    need(fits, f"{sizes}: give [n, classes] and [n, ...], n at least 1.")
+
+
 def _bayes(logits: Tensor, log_b: Tensor) -> Tensor:
     """(6) in logs: softmax with weight b / (1 + b), uniform with the rest."""
     classes = logits.shape[-1]
@@ -535,19 +563,35 @@ def ccu_loss(
     Returns:
         A scalar, nats; each log p(x) lacks log |det T| - D/2 log 2 pi, which moves no
         gradient.
+
+    Raises:
+        BadRequest: logits, inputs and classes of a batch are not as many, a batch is
+            empty, or y holds no class.
     """
+    _paired(logits, x)
+    _paired(logits_out, x_out)
+    labels(y, len(x), logits.shape[1])
+    pair = logits.shape[1], logits_out.shape[1]
+    need(pair[0] == pair[1], f"logits have {pair} classes: give as many out as in.")
     up, down = ccu._logs(torch.cat([x, x_out]))
     log_p = _bayes(torch.cat([logits, logits_out]), up - down)
     log_x = torch.logaddexp(up, down) - math.log1p(math.exp(ccu.log_q))
     joint = log_p + log_x[:, None]
-    inside = -joint[: len(x)].gather(1, y[:, None]).mean()
+    inside = -joint[: len(x)].gather(1, y.long()[:, None]).mean()
     outside = -joint[len(x) :].mean()
     return inside + outside * math.exp(-ccu.log_q)
 
 
 def oe_loss(logits: Tensor, y: Tensor, logits_out: Tensor) -> Tensor:
-    """Outlier exposure: cross-entropy in, and to the uniform distribution out."""
-    return F.cross_entropy(logits, y) - logits_out.log_softmax(1).mean()
+    """Outlier exposure: cross-entropy in, and to the uniform distribution out.
+
+    Raises:
+        BadRequest: a batch is empty, or y holds no class for each of its logits.
+    """
+    _paired(logits, y)
+    _paired(logits_out, logits_out)
+    labels(y, len(logits), logits.shape[1])
+    return F.cross_entropy(logits, y.long()) - logits_out.log_softmax(1).mean()
 
 
 # Far from the data
@@ -585,7 +629,12 @@ def asymptote(
 
 
 def limit_confidence(m: Tensor, a: Tensor) -> Tensor:
-    """The confidence in the limit of a ray, (1). Shapes [n, M] to [n]."""
+    """The confidence in the limit of a ray, (1). Shapes [n, M] to [n].
+
+    Raises:
+        BadRequest: slopes and intercepts have other shapes.
+    """
+    _paired(m, a)
     steepest = m == m.max(1, keepdim=True).values
     return a.masked_fill(~steepest, -math.inf).softmax(1).max(1).values
 
@@ -599,8 +648,8 @@ def far_radius(ccu: CCU, eps: float, classes: int) -> float:
     """
     ccu.refuse_disorder()
     room = 1 - 1 / classes - eps
-    if not (eps > 0 and room > 0):
-        raise BadRequest(f"eps is {eps}: give one between 0 and {1 - 1 / classes}.")
+    fits = eps > 0 and room > 0
+    need(fits, f"eps is {eps}: give one between 0 and {1 - 1 / classes}.")
     (s, th), k = ccu.order(), int(ccu.outside.sigma.argmax())
     rho_i = float(ccu.inside.means.norm(dim=1).max())
     rho_o = float(ccu.outside.means[k].norm())
