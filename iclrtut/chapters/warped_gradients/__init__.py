@@ -31,20 +31,21 @@ class Arm(NamedTuple):
     rates: tuple[float, ...]
 
 
+ADAM, PULL = (1e-3, 3e-3, 1e-2), (0.3, 0.1, 1.0)
 ARMS = {
     "scratch": Arm("no training", "none", "none", False, 0, 0, ()),
-    "multi": Arm("all tasks together", "maml", "none", False, 0, 3000, (1e-3,)),
-    "maml": Arm("MAML", "maml", "none", False, 5, 500, (1e-3,)),
-    "first": Arm("first-order MAML", "first_order", "none", False, 5, 800, (1e-3,)),
-    "meta_sgd": Arm("Meta-SGD", "meta_sgd", "none", False, 5, 450, (1e-3,)),
-    "reptile": Arm("Reptile", "reptile", "none", False, 50, 180, (0.3,)),
-    "leap": Arm("Leap", "leap", "none", False, 50, 150, (0.1,)),
-    "all": Arm("all layers adapted", "reptile", "tanh", True, 50, 80, (0.3,)),
-    "joint": Arm("joint, then frozen", "maml", "tanh", False, 0, 1500, (1e-3,)),
-    "linear": Arm("linear warp", "warp", "linear", False, 50, 70, (2e-3,)),
-    "warp": Arm("WarpGrad", "warp", "tanh", False, 50, 50, (2e-3,)),
-    "stop": Arm("WarpGrad, (12)", "stop", "tanh", False, 50, 65, (2e-3,)),
-    "warp_maml": Arm("Warp-MAML", "maml", "tanh", False, 5, 300, (1e-3,)),
+    "multi": Arm("all tasks together", "maml", "none", False, 0, 3600, ADAM),
+    "maml": Arm("MAML", "maml", "none", False, 5, 520, ADAM),
+    "first": Arm("first-order MAML", "first_order", "none", False, 5, 1000, ADAM),
+    "meta_sgd": Arm("Meta-SGD", "meta_sgd", "none", False, 5, 520, ADAM),
+    "reptile": Arm("Reptile", "reptile", "none", False, 50, 130, PULL),
+    "leap": Arm("Leap", "leap", "none", False, 50, 80, (3e-3, 1e-3, 1e-2)),
+    "all": Arm("all layers adapted", "reptile", "tanh", True, 50, 38, PULL),
+    "joint": Arm("joint, then frozen", "maml", "tanh", False, 0, 1700, ADAM),
+    "linear": Arm("linear warp", "warp", "linear", False, 50, 42, ADAM),
+    "warp": Arm("WarpGrad", "warp", "tanh", False, 50, 26, ADAM),
+    "stop": Arm("WarpGrad, (12)", "stop", "tanh", False, 50, 34, ADAM),
+    "warp_maml": Arm("Warp-MAML", "maml", "tanh", False, 5, 230, ADAM),
 }
 RIVALS = ("scratch", "multi", "maml", "first", "meta_sgd", "reptile", "leap")
 RIVALS = (*RIVALS, "all", "joint")
@@ -76,9 +77,10 @@ class Settings(NamedTuple):
     clip: float = 10.0  # of a task's gradient
     phi_steps: int = 10  # a meta-step
     iterates: int = 2  # a step of phi, for each task
+    pull: float = 0.3  # of Reptile, where warps are learned
     budget: float = 1.0  # of the arms' meta-steps
-    validation: int = 40  # tasks that choose the test rate
-    test: int = 200  # tasks
+    validation: int = 25  # tasks that choose the test rate
+    test: int = 100  # tasks
     test_steps: int = 100
     memory: tuple[int, ...] = (1, 5, 20, 50, 100)  # K
     # Characters, `full` alone
