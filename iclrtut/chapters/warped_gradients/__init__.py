@@ -60,14 +60,14 @@ class Settings(NamedTuple):
     examples: int = 32  # a gradient
     regressions: int = 16  # tasks of a meta-step
     regression_inner: int = 20
-    regression_steps: int = 600
+    regression_steps: int = 250
     # Landscapes
     landscapes: int = 16  # tasks of a meta-step
     starts: int = 4  # a task
     valley_inner: int = 30
-    valley_steps: int = 250
+    valley_steps: int = 200
     mountain_inner: int = 100
-    mountain_steps: int = 150
+    mountain_steps: int = 80
     judged: int = 1000  # tasks
     # Sinusoids
     width: int = 40

@@ -10,6 +10,7 @@ from copy import deepcopy
 from math import log
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
@@ -17,12 +18,13 @@ from iclrtut.chapters.warped_gradients import ARMS, RIVALS, Arm, Settings
 from iclrtut.chapters.warped_gradients.learners import (
     Learner,
     loose,
-    sinusoids,
+    parts,
     slope,
 )
 from iclrtut.chapters.warped_gradients.method import Task
 from iclrtut.claims import Measurements
 from iclrtut.run import Run
+from iclrtut.timing import seconds
 from iclrtut.train import Loop, fit, linear
 
 MULTIPLES = (0.25, 0.5, 1.0, 2.0)  # of alpha, tried on validation tasks
@@ -47,21 +49,21 @@ def rate(run: Run, net: Any) -> Any:
     return getattr(net, "rate", run.settings.rate)
 
 
-def draw(run: Run, draws: Generator, n: int) -> tuple[Task, Task]:
+def draw(run: Run, net: Any, draws: Generator, n: int) -> tuple[Task, Task]:
     """Fresh tasks in two batches, on the run's device."""
-    pair = sinusoids(n, run.settings.points, draws)
+    pair = net.draw(n, run.settings.points, draws)
     first, second = (Task(*(part.to(run.device) for part in task)) for task in pair)
     return first, second
 
 
-def maml_loop(run: Run, name: str, net: Any) -> Loop:
+def maml_loop(run: Run, name: str, net: Any, arm: Arm | None = None) -> Loop:
     """The outer step of MAML and its kin, (2); without inner steps, of all tasks."""
-    arm, s = ARMS[name], run.settings
+    arm, s = arm or ARMS[name], run.settings
     adam = torch.optim.Adam(net.parameters(), lr=arm.rates[0])
     draws, graph = run.generator(f"{name} tasks", "cpu"), arm.rule != "first_order"
 
     def step(t: int) -> dict[str, Tensor]:
-        train, other = draw(run, draws, s.tasks)
+        train, other = draw(run, net, draws, s.tasks)
         theta = net.begin(s.tasks)
         for _ in range(arm.inner):
             gradient = slope(net, theta, train, s.clip, graph)
@@ -75,14 +77,14 @@ def maml_loop(run: Run, name: str, net: Any) -> Loop:
     return Loop(step, adam, {"model": net, "draws": draws})
 
 
-def path_loop(run: Run, name: str, net: Any) -> Loop:
+def path_loop(run: Run, name: str, net: Any, arm: Arm | None = None) -> Loop:
     """Reptile and Leap: the start moves by what plain descent leaves behind, (5)."""
-    arm, s = ARMS[name], run.settings
+    arm, s = arm or ARMS[name], run.settings
     sgd = torch.optim.SGD([net.start], lr=arm.rates[0])
     draws = run.generator(f"{name} tasks", "cpu")
 
     def step(t: int) -> dict[str, Tensor]:
-        train, other = draw(run, draws, s.tasks)
+        train, other = draw(run, net, draws, s.tasks)
         theta, path = loose(net.begin(s.tasks)), []
         for _ in range(arm.inner):
             path.append((theta, slope(net, theta, train, s.clip)))
@@ -109,19 +111,20 @@ def leap(net: Any, task: Task, path: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     return total
 
 
-def warp_loop(run: Run, name: str, net: Any) -> Loop:
+def warp_loop(run: Run, name: str, net: Any, arm: Arm | None = None) -> Loop:
     """WarpGrad: steps of phi down (11) or (12) at kept iterates; Reptile's start."""
-    arm, s = ARMS[name], run.settings
+    arm, s = arm or ARMS[name], run.settings
     adam = torch.optim.Adam([net.warp], lr=arm.rates[0])
     draws = run.generator(f"{name} tasks", "cpu")
 
     def step(t: int) -> dict[str, Tensor]:
-        train, other = draw(run, draws, s.tasks)
-        theta, path = loose(net.begin(s.tasks)), []
-        for _ in range(arm.inner):
-            path.append(theta)
-            theta = loose(theta - s.rate * slope(net, theta, train, s.clip))
+        train, other = draw(run, net, draws, s.tasks)
         ks = torch.randint(arm.inner, (s.phi_steps, s.iterates), generator=draws)
+        theta, path = loose(net.begin(s.tasks)), {}
+        for k in range(arm.inner):
+            if (ks == k).any():
+                path[k] = theta
+            theta = loose(theta - s.rate * slope(net, theta, train, s.clip))
         train, other = repeated(train, s.iterates), repeated(other, s.iterates)
         for row in ks.tolist():
             some = loose(torch.cat([path[k] for k in row]))
@@ -143,7 +146,7 @@ def repeated(task: Task, times: int) -> Task:
     return Task(*(part.repeat(times, 1, 1) for part in task))
 
 
-LOOPS: Mapping[str, Callable[[Run, str, Any], Loop]] = {
+LOOPS: Mapping[str, Callable[..., Loop]] = {
     "maml": maml_loop,
     "first_order": maml_loop,
     "meta_sgd": maml_loop,
@@ -161,19 +164,38 @@ class Trained(NamedTuple):
     whole: Any
 
 
+def half(run: Run, name: str, times: float = 1.0) -> int:
+    """Half of the meta-steps of an arm."""
+    return max(1, round(ARMS[name].steps * run.settings.budget * times / 2))
+
+
 def train(run: Run, name: str, times: float = 1.0) -> Trained:
     """Meta-train an arm: rates stay for half of the meta-steps, then fall to 0."""
     arm, net = ARMS[name], learner(run, name)
     if arm.rule == "none":
         return Trained(net, net)
-    half = max(1, round(arm.steps * run.settings.budget * times / 2))
-    loop, every = LOOPS[arm.rule](run, name, net), run.settings.checkpoint_every
-    title = f"{arm.name} {times:g}"
-    fit(loop, half, folder=run.folder, name=title, every=every)
+    loop, steps = LOOPS[arm.rule](run, name, net), half(run, name, times)
+    kept = {"folder": run.folder, "every": run.settings.checkpoint_every}
+    title = f"{name} {times:g}"
+    fit(loop, steps, name=title, **kept)
     early = deepcopy(net)
-    loop = loop._replace(schedule=linear(half))
-    fit(loop, half, folder=run.folder, name=f"{title}, slower", every=every)
+    fit(loop._replace(schedule=linear(steps)), steps, name=f"{title} slower", **kept)
     return Trained(early, net)
+
+
+def fold(run: Run, net: Any) -> Any:
+    """The same function without a warp: T multiplied into the weights before it, (6).
+
+    Args:
+        run: gives the sizes.
+        net: a learner with linear warps.
+    """
+    W1, b1, W2, b2, W3, b3 = parts(net.start.detach(), net.own)
+    first, second = parts(net.warp.detach(), net.shared)
+    folded = learner(run, "scratch")
+    pieces = [W1 @ first, b1 @ first, W2 @ second, b2 @ second, W3, b3]
+    folded.start.data = torch.cat([w.flatten() for w in pieces])
+    return folded
 
 
 # Judging on sinusoids
@@ -210,11 +232,107 @@ def descend(
 def judge(run: Run, net: Any) -> Score:
     """Losses on test tasks, at the rate that is best on validation tasks."""
     s: Settings = run.settings
-    few = draw(run, run.generator("validation", "cpu"), s.validation)
+    pair = draw(run, net, run.generator("validation", "cpu"), s.validation)
     tried = torch.tensor(MULTIPLES, device=run.device)
     each = tried.repeat_interleave(s.validation)[:, None]
-    several = repeated(few[0], len(tried)), repeated(few[1], len(tried))
+    several = repeated(pair[0], len(tried)), repeated(pair[1], len(tried))
     _, losses = descend(run, net, several, each)
     best = MULTIPLES[int(losses.view(len(tried), -1).mean(1).argmin())]
-    pair = draw(run, run.generator("test", "cpu"), s.test)
+    pair = draw(run, net, run.generator("test", "cpu"), s.test)
     return Score(*descend(run, net, pair, best), best)
+
+
+def means(scores: Mapping[str, Score]) -> dict[str, float]:
+    """The mean loss of each arm after all steps."""
+    return {name: float(score.many.mean()) for name, score in scores.items()}
+
+
+def lost(scores: Mapping[str, Score]) -> dict[str, int]:
+    """How many tasks of each arm diverged."""
+    return {name: int((score.many >= MOST).sum()) for name, score in scores.items()}
+
+
+def ratio(above: float, below: float) -> float:
+    """ln(above / below)."""
+    return log(above / below)
+
+
+def measure_nonlinear(scores: Mapping[str, Score]) -> Measurements:
+    """A linear warp against a non-linear one, sinusoids."""
+    at = means(scores)
+    numbers = {name: at[name] for name in ("linear", "warp")}
+    return {"nonlinear": {"value": ratio(at["linear"], at["warp"]), **numbers}}
+
+
+def measure_rivals(scores: Mapping[str, Score]) -> Measurements:
+    """All arms without a meta-learned warp, and backpropagation, against WarpGrad."""
+    at = means(scores)
+    best = min(at[name] for name in RIVALS)
+    gone = {f"diverged_{name}": n for name, n in lost(scores).items() if n}
+    rivals = {name: at[name] for name in (*RIVALS, "warp")}
+    both = {name: at[name] for name in ("warp_maml", "warp")}
+    return {
+        "multi_shot": {"value": ratio(best, at["warp"]), **rivals, **gone},
+        "objective": {"value": ratio(at["warp_maml"], at["warp"]), **both},
+    }
+
+
+def measure_folded(scores: Mapping[str, Score]) -> Measurements:
+    """A linear warp multiplied into the weights, against the warp as it is."""
+    at = {name: means(scores)[name] for name in ("linear", "folded")}
+    return {"geometry_sinusoids": {"value": ratio(at["folded"], at["linear"]), **at}}
+
+
+def measure_approx(scores: Mapping[str, Score]) -> Measurements:
+    """The stop-gradient (12) against (11)."""
+    at = {name: means(scores)[name] for name in ("stop", "warp")}
+    return {"approx": {"value": ratio(at["stop"], at["warp"]), **at}}
+
+
+# Memory and time
+
+
+class Kept:
+    """A tensor that autograd saves; how many bytes of such are alive, and were most."""
+
+    alive = most = 0
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor, self.bytes = tensor, tensor.numel() * tensor.element_size()
+        Kept.alive += self.bytes
+        Kept.most = max(Kept.most, Kept.alive)
+
+    def __del__(self) -> None:
+        Kept.alive -= self.bytes
+
+
+def saved_bytes(call: Callable[[], object]) -> int:
+    """The bytes that autograd saves in a call, at the worst moment of it."""
+    Kept.alive = Kept.most = 0
+    hooks = torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor)
+    with hooks:
+        call()
+    return Kept.most
+
+
+def measure_cost(run: Run, name: str, inner: int) -> tuple[int, float]:
+    """Bytes saved at the worst moment of one meta-step with K = `inner`; its seconds.
+
+    Twice: first for the seconds, without the count.
+    """
+    net, arm = learner(run, name), ARMS[name]._replace(inner=inner)
+    step = LOOPS[arm.rule](run, name, net, arm).step
+    time = seconds(lambda: step(0))
+    return saved_bytes(lambda: step(1)), time
+
+
+def measure_memory(run: Run, curves: Mapping[str, Sequence[float]]) -> Measurements:
+    """How bytes grow with K, for MAML and for WarpGrad."""
+    ks = run.settings.memory
+    long = [(log(K), log(b)) for K, b in zip(ks, curves["maml"], strict=True) if K >= 5]
+    x, y = zip(*long, strict=True)
+    warp = curves["warp"]
+    return {
+        "memory_maml": {"value": float(np.polyfit(x, y, 1)[0])},
+        "memory_warp": {"value": warp[-1] / warp[0]},
+    }

@@ -60,6 +60,10 @@ class Learner(nn.Module):
         x = bend(torch.baddbmm(b2, x, W2), second).relu()
         return torch.baddbmm(b3, x, W3)
 
+    def draw(self, n: int, points: int, draws: Generator) -> tuple[Task, Task]:
+        """Two batches of n fresh tasks."""
+        return sinusoids(n, points, draws)
+
     def losses(self, theta: Tensor, task: Task) -> Tensor:
         """The mean squared error of each task, [n]."""
         error = self(theta, task.inputs) - task.targets

@@ -1,0 +1,340 @@
+"""Warps that are known in closed form: a regression, a valley and mountains.
+
+Numbers in brackets are equations of the chapter. Sizes come from the settings of the
+run, which `iclrtut.start` returns.
+"""
+
+from collections.abc import Callable, Mapping
+from math import log
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from iclrtut.chapters.warped_gradients import Settings
+from iclrtut.chapters.warped_gradients.landscapes import (
+    Coupling,
+    mountains,
+    sample_mountains,
+    sample_valley,
+    valley,
+)
+from iclrtut.chapters.warped_gradients.method import best_preconditioner
+from iclrtut.claims import Measurements
+from iclrtut.run import Run
+from iclrtut.train import Loop, cosine, fit
+
+# The regression of (13): inputs N(0, A), predictions theta' S x
+
+
+class Regression(nn.Module):
+    """A covariance A of inputs, its root, and a linear warp S, at first I."""
+
+    def __init__(self, dimensions: int, condition: float, draws: Generator) -> None:
+        super().__init__()
+        square = torch.randn(dimensions, dimensions, generator=draws)
+        Q = torch.linalg.qr(square).Q
+        values = torch.logspace(-log(condition, 10), 0, dimensions)
+        self.A, self.root = Q @ values.diag() @ Q.T, Q @ values.sqrt().diag() @ Q.T
+        self.inverse_root = Q @ values.rsqrt().diag() @ Q.T
+        self.S = nn.Parameter(torch.eye(dimensions))
+
+    def tasks(self, n: int, draws: Generator) -> Tensor:
+        """True weights whose whitened errors from 0 have covariance I, [n, d]."""
+        return torch.randn(n, len(self.A), generator=draws) @ self.inverse_root
+
+    def inputs(self, n: int, examples: int, draws: Generator) -> Tensor:
+        """Fresh inputs, [n, examples, d]."""
+        return torch.randn(n, examples, len(self.A), generator=draws) @ self.root
+
+
+def residual(gamma: Tensor, truth: Tensor, x: Tensor) -> Tensor:
+    """Errors of predictions gamma' x, [n, examples]."""
+    return torch.einsum("nd,nmd->nm", gamma - truth, x)
+
+
+def pushed(gamma: Tensor, truth: Tensor, x: Tensor) -> Tensor:
+    """The gradient of half the mean squared error with respect to gamma, [n, d]."""
+    return torch.einsum("nm,nmd->nd", residual(gamma, truth, x), x) / x.shape[1]
+
+
+RATE = 0.5  # alpha of the regression
+
+
+def regression_loop(run: Run, made: Regression, stop: bool = False) -> Loop:
+    """(11), or (12), over all iterates of plain descent in theta, gamma = S' theta."""
+    s: Settings = run.settings
+    draws = run.generator("regressions", "cpu")
+    adam = torch.optim.Adam([made.S], lr=0.1)
+
+    def step(t: int) -> dict[str, Tensor]:
+        n, S = s.regressions, made.S.detach()
+        truth = made.tasks(n, draws)
+        theta, path = torch.zeros_like(truth), []
+        for _ in range(s.regression_inner):
+            path.append(theta)
+            x = made.inputs(n, s.examples, draws)
+            theta = theta - RATE * pushed(theta @ S, truth, x) @ S.T
+        theta, truth = torch.cat(path), truth.repeat(len(path), 1)
+        near, far = (made.inputs(len(theta), s.examples, draws) for _ in range(2))
+        inside = S if stop else made.S
+        gradient = pushed(theta @ inside, truth, near) @ inside.T
+        ahead = (theta - RATE * gradient) @ made.S
+        loss = residual(ahead, truth, far).square().mean() / 2
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        return {"loss": loss}
+
+    state = {"model": made, "draws": draws}
+    return Loop(step, adam, state, cosine(s.regression_steps))
+
+
+def train_regression(run: Run, stop: bool = False) -> Regression:
+    """A trained warp of the regression, the same task whether by (11) or by (12)."""
+    s: Settings = run.settings
+    made = Regression(s.dimensions, s.condition, run.generator("covariance", "cpu"))
+    name = f"regression {'12' if stop else '11'}"
+    loop = regression_loop(run, made, stop)
+    fit(loop, s.regression_steps, folder=run.folder, name=name, every=200)
+    return made
+
+
+def remaining(run: Run, made: Regression, P: Tensor) -> float:
+    """The loss left after all steps with one preconditioner, on fresh tasks, (7)."""
+    s: Settings = run.settings
+    draws = run.generator("regression test", "cpu")
+    truth = made.tasks(s.judged, draws)
+    gamma = torch.zeros_like(truth)
+    for _ in range(s.regression_inner):
+        x = made.inputs(s.judged, s.examples, draws)
+        gamma = gamma - pushed(gamma, truth, x) @ P
+    return float(((gamma - truth) @ made.root).square().sum(1).mean() / 2)
+
+
+def measure_preconditioner(run: Run, made: Regression) -> Measurements:
+    """How round the ground is that the warp makes, and what is left on it."""
+    s: Settings = run.settings
+    P = RATE * made.S.detach().T @ made.S.detach()
+    C, plain = torch.eye(s.dimensions), {}
+    for multiple in (0.5, 1.0, 2.0, 3.0):
+        plain[multiple] = remaining(run, made, multiple * RATE * C)
+    best = best_preconditioner(C, s.examples)
+    known = made.inverse_root @ best @ made.inverse_root
+    conditions = [
+        float(torch.linalg.cond(B)) for B in (made.root @ P @ made.root, made.A)
+    ]
+    numbers = {
+        "value": log(conditions[0]) / log(conditions[1]),
+        "condition": conditions[0],
+        "loss_warp": remaining(run, made, P),
+        "loss_known": remaining(run, made, known),
+        "loss_plain": min(plain.values()),
+    }
+    return {"preconditioner": numbers}
+
+
+# Landscapes: gamma = Omega(theta)
+
+
+class Affine(nn.Module):
+    """A linear warp of the plane, gamma = theta L, at first the identity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.L = nn.Parameter(torch.eye(2))
+
+    def forward(self, points: Tensor, strength: float = 1.0) -> Tensor:
+        """gamma of theta."""
+        return points @ self.L
+
+    def inverse(self, points: Tensor, strength: float = 1.0) -> Tensor:
+        """theta of gamma."""
+        return points @ torch.linalg.inv(self.L)
+
+
+class Ground(NamedTuple):
+    """A family of landscapes, and how it is descended.
+
+    Attributes:
+        losses: of points and tasks.
+        sample: n tasks by a generator.
+        low, high: corners of the box of starts.
+        rate, inner: alpha and K.
+        steps: meta-steps.
+    """
+
+    losses: Callable[[Tensor, Any], Tensor]
+    sample: Callable[[int, Generator], Any]
+    low: tuple[float, float]
+    high: tuple[float, float]
+    rate: float
+    inner: int
+    steps: int
+
+    def starts(self, n: int, m: int, draws: Generator) -> Tensor:
+        """Points of W, [n, m, 2]."""
+        low, high = torch.tensor(self.low), torch.tensor(self.high)
+        return low + (high - low) * torch.rand(n, m, 2, generator=draws)
+
+
+def ground(run: Run, name: str) -> Ground:
+    """The valley or the mountains, at the run's sizes."""
+    s: Settings = run.settings
+    if name == "valley":
+        box, sizes = ((-2.5, -1.5), (2.5, 1.5)), (0.02, s.valley_inner, s.valley_steps)
+        return Ground(valley, sample_valley, *box, *sizes)
+    box, sizes = ((-3.0, -3.0), (3.0, 3.0)), (0.1, s.mountain_inner, s.mountain_steps)
+    return Ground(mountains, sample_mountains, *box, *sizes)
+
+
+def warped_slope(
+    field: Ground, omega: Any, theta: Tensor, tasks: Any, graph: bool = False
+) -> Tensor:
+    """J' grad L, the gradient of the loss with respect to theta."""
+    total = field.losses(omega(theta), tasks).sum()
+    (found,) = torch.autograd.grad(total, theta, create_graph=graph)
+    return found
+
+
+def ground_loop(run: Run, name: str, omega: Any, objective: str) -> Loop:
+    """Steps of phi down (10), with gamma held, or (11), with theta held."""
+    s, field = run.settings, ground(run, name)
+    draws = run.generator(f"{name} tasks", "cpu")
+    adam = torch.optim.Adam(omega.parameters(), lr=0.01)
+
+    def step(t: int) -> dict[str, Tensor]:
+        tasks = field.sample(s.landscapes, draws)
+        gamma, path = field.starts(s.landscapes, s.starts, draws), []
+        theta = omega.inverse(gamma).detach()
+        for _ in range(field.inner):
+            path.append(theta)
+            theta = theta.requires_grad_()
+            theta = theta - field.rate * warped_slope(field, omega, theta, tasks)
+            theta = theta.detach()
+        theta = torch.cat(path, 1).detach()  # [tasks, starts x iterates, 2]
+        if objective == "10":
+            theta = omega.inverse(omega(theta).detach())
+        theta = theta if theta.requires_grad else theta.requires_grad_()
+        gradient = warped_slope(field, omega, theta, tasks, graph=True)
+        losses = field.losses(omega(theta - field.rate * gradient), tasks)
+        loss = losses[losses.isfinite()].mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        return {"loss": loss}
+
+    return Loop(step, adam, {"model": omega, "draws": draws}, cosine(field.steps))
+
+
+def train_ground(run: Run, name: str, objective: str, omega: Any = None) -> Any:
+    """A meta-learned warp of a landscape; None for two couplings."""
+    if omega is None:
+        seed = run.generator("coupling", "cpu").initial_seed()
+        omega = Coupling(seed=seed)
+    loop, steps = ground_loop(run, name, omega, objective), ground(run, name).steps
+    kind = type(omega).__name__
+    title = f"{name} {kind} {objective}"
+    fit(loop, steps, folder=run.folder, name=title, every=100)
+    return omega
+
+
+class Trial(NamedTuple):
+    """Test tasks of a family and one start each, in W, [n, 1, 2]."""
+
+    field: Ground
+    tasks: Any
+    gamma: Tensor
+
+
+def trial(run: Run, name: str, use: str = "test") -> Trial:
+    """Fresh tasks; `use` names the draws."""
+    s, field = run.settings, ground(run, name)
+    draws = run.generator(f"{name} {use}", "cpu")
+    tasks = field.sample(s.judged, draws)
+    return Trial(field, tasks, field.starts(s.judged, 1, draws))
+
+
+def roll(
+    test: Trial, omega: Any, rate: float, steps: int, momentum: float = 0.0
+) -> Tensor:
+    """Losses on the way from the trial's points of W, [n, steps + 1]."""
+    theta, speed = omega.inverse(test.gamma).detach(), torch.zeros_like(test.gamma)
+    losses = []
+    for k in range(steps + 1):
+        theta = theta.detach().requires_grad_()
+        losses.append(test.field.losses(omega(theta), test.tasks).detach()[:, 0])
+        if k < steps:
+            speed = momentum * speed + warped_slope(test.field, omega, theta, test.tasks)
+            theta = theta - rate * speed
+    return torch.stack(losses, 1).nan_to_num(MOST, MOST).clamp(max=MOST)
+
+
+MOST = 100.0  # loss: what diverged counts as this
+MOMENTUM = 0.9
+RATES = (0.5, 1.0, 2.0, 5.0)  # times alpha, for plain descent and momentum
+
+
+def plain(run: Run, name: str, steps: int, at: int, momentum: float = 0.0) -> Tensor:
+    """Descent without a warp, at the rate that is best on validation tasks.
+
+    Args:
+        run, name: which landscape.
+        steps: how many.
+        at: after how many of them the rate is chosen.
+        momentum: 0 for none.
+    """
+    identity, rate = Affine(), ground(run, name).rate
+    few = trial(run, name, "validation")
+
+    def left(multiple: float) -> float:
+        return float(roll(few, identity, multiple * rate, at, momentum)[:, -1].mean())
+
+    best = min(RATES, key=left) * rate
+    return roll(trial(run, name), identity, best, steps, momentum)
+
+
+def measure_valley(curves: Mapping[str, Tensor]) -> Measurements:
+    """Losses after ten steps, and the share of starts below 0.001 after all."""
+    at = {name: float(losses[:, 10].mean()) for name, losses in curves.items()}
+    solved = {
+        f"solved_{name}": float((losses[:, -1] < 1e-3).double().mean())
+        for name, losses in curves.items()
+    }
+    value = log(at["linear"] / at["warp"])
+    return {"nonlinear_valley": {"value": value, **at, **solved}}
+
+
+def score(test: Trial, losses: Tensor) -> Tensor:
+    """(mean - end) / (mean - minimum) of each task, the two over its square, [n]."""
+    line = torch.linspace(-3, 3, 61)
+    grid = torch.cartesian_prod(line, line).expand(len(losses), -1, -1)
+    over = test.field.losses(grid, test.tasks)
+    mean, least = over.mean(1), over.min(1).values
+    steep = mean - least > 1e-3  # else the task is flat, and no descent can score
+    return ((mean - losses[:, -1]) / (mean - least))[steep]
+
+
+def measure_mountains(run: Run, omegas: Mapping[str, Any]) -> Measurements:
+    """Scores of warps trained by (10) and (11), and of plain descent, by start.
+
+    Args:
+        run: gives the sizes.
+        omegas: "10" and "11".
+    """
+    test, steps = trial(run, "mountains"), run.settings.mountain_inner
+    identity, rate = Affine(), test.field.rate
+    inside = test._replace(gamma=omegas["11"](test.gamma).detach())
+    arms = {
+        "warp_10": (test, omegas["10"], 0.0),
+        "warp_11": (test, omegas["11"], 0.0),
+        "plain": (test, identity, 0.0),
+        "momentum": (test, identity, MOMENTUM),
+        "warp_11_from_P": (inside, omegas["11"], 0.0),
+        "plain_from_P": (inside, identity, 0.0),
+    }
+    at = {
+        name: float(score(where, roll(where, omega, rate, steps, momentum)).mean())
+        for name, (where, omega, momentum) in arms.items()
+    }
+    return {"geometry_mountains": {"value": at["warp_10"] - at["plain"], **at}}
