@@ -31,24 +31,32 @@ class Arm(NamedTuple):
     rates: tuple[float, ...]
 
 
-ADAM, PULL = (1e-3, 3e-3, 1e-2), (0.3, 0.1, 1.0)
+# Rates of Adam, of Reptile and of Leap; seed 0 chose the first of each row.
+TENTH, THIRD = (1e-2, 1e-3, 3e-3, 3e-2), (3e-2, 1e-3, 3e-3, 1e-2, 1e-1)
 ARMS = {
     "scratch": Arm("no training", "none", "none", False, 0, 0, ()),
-    "multi": Arm("all tasks together", "maml", "none", False, 0, 3600, ADAM),
-    "maml": Arm("MAML", "maml", "none", False, 5, 520, ADAM),
-    "first": Arm("first-order MAML", "first_order", "none", False, 5, 1000, ADAM),
-    "meta_sgd": Arm("Meta-SGD", "meta_sgd", "none", False, 5, 520, ADAM),
-    "reptile": Arm("Reptile", "reptile", "none", False, 50, 130, PULL),
-    "leap": Arm("Leap", "leap", "none", False, 50, 80, (3e-3, 1e-3, 1e-2)),
-    "all": Arm("all layers adapted", "reptile", "tanh", True, 50, 38, PULL),
-    "joint": Arm("joint, then frozen", "maml", "tanh", False, 0, 1700, ADAM),
-    "linear": Arm("linear warp", "warp", "linear", False, 50, 42, ADAM),
-    "warp": Arm("WarpGrad", "warp", "tanh", False, 50, 26, ADAM),
-    "stop": Arm("WarpGrad, (12)", "stop", "tanh", False, 50, 34, ADAM),
-    "warp_maml": Arm("Warp-MAML", "maml", "tanh", False, 5, 230, ADAM),
+    "multi": Arm("all tasks together", "maml", "none", False, 0, 3600, TENTH),
+    "maml": Arm("MAML", "maml", "none", False, 5, 520, THIRD),
+    "first": Arm("first-order MAML", "first_order", "none", False, 5, 1000, TENTH),
+    "meta_sgd": Arm(
+        "Meta-SGD", "meta_sgd", "none", False, 5, 520, (1e-3, 3e-4, 3e-3, 1e-2)
+    ),
+    "reptile": Arm(
+        "Reptile", "reptile", "none", False, 50, 130, (1.5, 0.1, 0.3, 1.0, 2.0)
+    ),
+    "leap": Arm("Leap", "leap", "none", False, 50, 80, THIRD),
+    "all": Arm(
+        "all layers adapted", "reptile", "tanh", True, 50, 38, (1.0, 0.1, 0.3, 1.5)
+    ),
+    "joint": Arm(
+        "joint, then frozen", "maml", "tanh", False, 0, 1700, (3e-3, 1e-3, 1e-2, 3e-2)
+    ),
+    "linear": Arm("linear warp", "warp", "linear", False, 50, 42, THIRD),
+    "warp": Arm("WarpGrad", "warp", "tanh", False, 50, 26, TENTH),
+    "stop": Arm("WarpGrad, (12)", "stop", "tanh", False, 50, 34, THIRD),
+    "warp_maml": Arm("Warp-MAML", "maml", "tanh", False, 5, 230, TENTH),
 }
-RIVALS = ("scratch", "multi", "maml", "first", "meta_sgd", "reptile", "leap")
-RIVALS = (*RIVALS, "all", "joint")
+RIVALS = tuple(ARMS)[:9]  # without a meta-learned warp
 
 
 class Settings(NamedTuple):
@@ -67,7 +75,7 @@ class Settings(NamedTuple):
     valley_inner: int = 30
     valley_steps: int = 200
     mountain_inner: int = 100
-    mountain_steps: int = 80
+    mountain_steps: int = 60
     judged: int = 1000  # tasks
     # Sinusoids
     width: int = 40

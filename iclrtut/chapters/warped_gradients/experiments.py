@@ -56,9 +56,9 @@ def draw(run: Run, net: Any, draws: Generator, n: int) -> tuple[Task, Task]:
     return first, second
 
 
-def maml_loop(run: Run, name: str, net: Any, arm: Arm | None = None) -> Loop:
+def maml_loop(run: Run, name: str, arm: Arm | None = None) -> Loop:
     """The outer step of MAML and its kin, (2); without inner steps, of all tasks."""
-    arm, s = arm or ARMS[name], run.settings
+    arm, s, net = arm or ARMS[name], run.settings, learner(run, name)
     adam = torch.optim.Adam(net.parameters(), lr=arm.rates[0])
     draws, graph = run.generator(f"{name} tasks", "cpu"), arm.rule != "first_order"
 
@@ -77,9 +77,9 @@ def maml_loop(run: Run, name: str, net: Any, arm: Arm | None = None) -> Loop:
     return Loop(step, adam, {"model": net, "draws": draws})
 
 
-def path_loop(run: Run, name: str, net: Any, arm: Arm | None = None) -> Loop:
-    """Reptile and Leap: the start moves by what plain descent leaves behind, (5)."""
-    arm, s = arm or ARMS[name], run.settings
+def path_loop(run: Run, name: str, arm: Arm | None = None) -> Loop:
+    """Reptile and Leap: the start moves by what descent leaves, (18), (19)."""
+    arm, s, net = arm or ARMS[name], run.settings, learner(run, name)
     sgd = torch.optim.SGD([net.start], lr=arm.rates[0])
     draws = run.generator(f"{name} tasks", "cpu")
 
@@ -100,7 +100,7 @@ def path_loop(run: Run, name: str, net: Any, arm: Arm | None = None) -> Loop:
 
 
 def leap(net: Any, task: Task, path: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Leap's direction for the start, (5), of iterates and the slopes there."""
+    """Leap's direction for the start, (19), of iterates and the slopes there."""
     with torch.no_grad():
         losses = [net.losses(theta, task)[:, None] for theta, _ in path]
     total = torch.zeros_like(path[0][0])
@@ -111,9 +111,9 @@ def leap(net: Any, task: Task, path: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     return total
 
 
-def warp_loop(run: Run, name: str, net: Any, arm: Arm | None = None) -> Loop:
+def warp_loop(run: Run, name: str, arm: Arm | None = None) -> Loop:
     """WarpGrad: steps of phi down (11) or (12) at kept iterates; Reptile's start."""
-    arm, s = arm or ARMS[name], run.settings
+    arm, s, net = arm or ARMS[name], run.settings, learner(run, name)
     adam = torch.optim.Adam([net.warp], lr=arm.rates[0])
     draws = run.generator(f"{name} tasks", "cpu")
 
@@ -171,13 +171,14 @@ def half(run: Run, name: str, times: float = 1.0) -> int:
 
 def train(run: Run, name: str, times: float = 1.0) -> Trained:
     """Meta-train an arm: rates stay for half of the meta-steps, then fall to 0."""
-    arm, net = ARMS[name], learner(run, name)
-    if arm.rule == "none":
+    if ARMS[name].rule == "none":
+        net = learner(run, name)
         return Trained(net, net)
-    loop, steps = LOOPS[arm.rule](run, name, net), half(run, name, times)
+    loop, steps = LOOPS[ARMS[name].rule](run, name), half(run, name, times)
     kept = {"folder": run.folder, "every": run.settings.checkpoint_every}
     title = f"{name} {times:g}"
     fit(loop, steps, name=title, **kept)
+    net = loop.state["model"]
     early = deepcopy(net)
     fit(loop._replace(schedule=linear(steps)), steps, name=f"{title} slower", **kept)
     return Trained(early, net)
@@ -320,8 +321,8 @@ def measure_cost(run: Run, name: str, inner: int) -> tuple[int, float]:
 
     Twice: first for the seconds, without the count.
     """
-    net, arm = learner(run, name), ARMS[name]._replace(inner=inner)
-    step = LOOPS[arm.rule](run, name, net, arm).step
+    arm = ARMS[name]._replace(inner=inner)
+    step = LOOPS[arm.rule](run, name, arm).step
     time = seconds(lambda: step(0))
     return saved_bytes(lambda: step(1)), time
 

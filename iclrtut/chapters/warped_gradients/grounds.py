@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 
 from iclrtut.chapters.warped_gradients import Settings
 from iclrtut.chapters.warped_gradients.landscapes import (
+    STARTS,
     Coupling,
     mountains,
     sample_mountains,
@@ -24,7 +25,7 @@ from iclrtut.claims import Measurements
 from iclrtut.run import Run
 from iclrtut.train import Loop, cosine, fit
 
-# The regression of (13): inputs N(0, A), predictions theta' S x
+# The regression of (14): inputs N(0, A), predictions theta' S x
 
 
 class Regression(nn.Module):
@@ -101,7 +102,7 @@ def train_regression(run: Run, stop: bool = False) -> Regression:
 
 
 def remaining(run: Run, made: Regression, P: Tensor) -> float:
-    """The loss left after all steps with one preconditioner, on fresh tasks, (7)."""
+    """The loss left after all steps with one preconditioner, on fresh tasks, (5)."""
     s: Settings = run.settings
     draws = run.generator("regression test", "cpu")
     truth = made.tasks(s.judged, draws)
@@ -182,10 +183,10 @@ def ground(run: Run, name: str) -> Ground:
     """The valley or the mountains, at the run's sizes."""
     s: Settings = run.settings
     if name == "valley":
-        box, sizes = ((-2.5, -1.5), (2.5, 1.5)), (0.02, s.valley_inner, s.valley_steps)
-        return Ground(valley, sample_valley, *box, *sizes)
-    box, sizes = ((-3.0, -3.0), (3.0, 3.0)), (0.1, s.mountain_inner, s.mountain_steps)
-    return Ground(mountains, sample_mountains, *box, *sizes)
+        sizes = 0.02, s.valley_inner, s.valley_steps
+        return Ground(valley, sample_valley, *STARTS[name], *sizes)
+    sizes = 0.1, s.mountain_inner, s.mountain_steps
+    return Ground(mountains, sample_mountains, *STARTS[name], *sizes)
 
 
 def warped_slope(
@@ -275,20 +276,19 @@ MOMENTUM = 0.9
 RATES = (0.5, 1.0, 2.0, 5.0)  # times alpha, for plain descent and momentum
 
 
-def plain(run: Run, name: str, steps: int, at: int, momentum: float = 0.0) -> Tensor:
+def plain(run: Run, name: str, steps: int, momentum: float = 0.0) -> Tensor:
     """Descent without a warp, at the rate that is best on validation tasks.
 
     Args:
         run, name: which landscape.
         steps: how many.
-        at: after how many of them the rate is chosen.
         momentum: 0 for none.
     """
     identity, rate = Affine(), ground(run, name).rate
     few = trial(run, name, "validation")
 
     def left(multiple: float) -> float:
-        return float(roll(few, identity, multiple * rate, at, momentum)[:, -1].mean())
+        return float(roll(few, identity, multiple * rate, 10, momentum)[:, -1].mean())
 
     best = min(RATES, key=left) * rate
     return roll(trial(run, name), identity, best, steps, momentum)

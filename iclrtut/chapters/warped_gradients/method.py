@@ -412,7 +412,7 @@ def maml_gradient(
 
 
 def linear_preconditioner(before: Tensor, after: Tensor) -> Tensor:
-    """P of T W S, a weight W between linear warps, on its stacked columns, (8).
+    """P of T W S, a weight W between linear warps, on its stacked columns, (6).
 
     Args:
         before: S, [*, inputs].
@@ -422,7 +422,7 @@ def linear_preconditioner(before: Tensor, after: Tensor) -> Tensor:
 
 
 def best_preconditioner(C: Tensor, examples: int) -> Tensor:
-    """The best whitened step for errors of covariance C, (13).
+    """The best whitened step for errors of covariance C, (14).
 
     Args:
         C: of the whitened error, [d, d].
