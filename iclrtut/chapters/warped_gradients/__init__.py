@@ -72,6 +72,7 @@ class Settings(NamedTuple):
     # Landscapes
     landscapes: int = 16  # tasks of a meta-step
     starts: int = 4  # a task
+    kept: int = 10  # iterates of each start, drawn
     valley_inner: int = 30
     valley_steps: int = 200
     mountain_inner: int = 100

@@ -56,9 +56,9 @@ def draw(run: Run, net: Any, draws: Generator, n: int) -> tuple[Task, Task]:
     return first, second
 
 
-def maml_loop(run: Run, name: str, arm: Arm | None = None) -> Loop:
+def maml_loop(run: Run, name: str, arm: Arm | None = None, net: Any = None) -> Loop:
     """The outer step of MAML and its kin, (2); without inner steps, of all tasks."""
-    arm, s, net = arm or ARMS[name], run.settings, learner(run, name)
+    arm, s, net = arm or ARMS[name], run.settings, net or learner(run, name)
     adam = torch.optim.Adam(net.parameters(), lr=arm.rates[0])
     draws, graph = run.generator(f"{name} tasks", "cpu"), arm.rule != "first_order"
 
@@ -77,9 +77,9 @@ def maml_loop(run: Run, name: str, arm: Arm | None = None) -> Loop:
     return Loop(step, adam, {"model": net, "draws": draws})
 
 
-def path_loop(run: Run, name: str, arm: Arm | None = None) -> Loop:
+def path_loop(run: Run, name: str, arm: Arm | None = None, net: Any = None) -> Loop:
     """Reptile and Leap: the start moves by what descent leaves, (18), (19)."""
-    arm, s, net = arm or ARMS[name], run.settings, learner(run, name)
+    arm, s, net = arm or ARMS[name], run.settings, net or learner(run, name)
     sgd = torch.optim.SGD([net.start], lr=arm.rates[0])
     draws = run.generator(f"{name} tasks", "cpu")
 
@@ -111,9 +111,9 @@ def leap(net: Any, task: Task, path: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     return total
 
 
-def warp_loop(run: Run, name: str, arm: Arm | None = None) -> Loop:
+def warp_loop(run: Run, name: str, arm: Arm | None = None, net: Any = None) -> Loop:
     """WarpGrad: steps of phi down (11) or (12) at kept iterates; Reptile's start."""
-    arm, s, net = arm or ARMS[name], run.settings, learner(run, name)
+    arm, s, net = arm or ARMS[name], run.settings, net or learner(run, name)
     adam = torch.optim.Adam([net.warp], lr=arm.rates[0])
     draws = run.generator(f"{name} tasks", "cpu")
 
@@ -143,7 +143,7 @@ def warp_loop(run: Run, name: str, arm: Arm | None = None) -> Loop:
 
 def repeated(task: Task, times: int) -> Task:
     """A batch of tasks, several times over."""
-    return Task(*(part.repeat(times, 1, 1) for part in task))
+    return Task(*(torch.cat([part] * times) for part in task))
 
 
 LOOPS: Mapping[str, Callable[..., Loop]] = {
@@ -313,7 +313,8 @@ def saved_bytes(call: Callable[[], object]) -> int:
     hooks = torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor)
     with hooks:
         call()
-    return Kept.most
+    most: int = Kept.most
+    return most
 
 
 def measure_cost(run: Run, name: str, inner: int) -> tuple[int, float]:

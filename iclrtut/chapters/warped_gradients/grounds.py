@@ -42,11 +42,14 @@ class Regression(nn.Module):
 
     def tasks(self, n: int, draws: Generator) -> Tensor:
         """True weights whose whitened errors from 0 have covariance I, [n, d]."""
-        return torch.randn(n, len(self.A), generator=draws) @ self.inverse_root
+        drawn: Tensor = torch.randn(n, len(self.A), generator=draws) @ self.inverse_root
+        return drawn
 
     def inputs(self, n: int, examples: int, draws: Generator) -> Tensor:
         """Fresh inputs, [n, examples, d]."""
-        return torch.randn(n, examples, len(self.A), generator=draws) @ self.root
+        z = torch.randn(n, examples, len(self.A), generator=draws)
+        drawn: Tensor = z @ self.root
+        return drawn
 
 
 def residual(gamma: Tensor, truth: Tensor, x: Tensor) -> Tensor:
@@ -83,7 +86,7 @@ def regression_loop(run: Run, made: Regression, stop: bool = False) -> Loop:
         ahead = (theta - RATE * gradient) @ made.S
         loss = residual(ahead, truth, far).square().mean() / 2
         adam.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
         return {"loss": loss}
 
@@ -151,7 +154,8 @@ class Affine(nn.Module):
 
     def inverse(self, points: Tensor, strength: float = 1.0) -> Tensor:
         """theta of gamma."""
-        return points @ torch.linalg.inv(self.L)
+        theta: Tensor = points @ torch.linalg.inv(self.L)
+        return theta
 
 
 class Ground(NamedTuple):
@@ -160,22 +164,21 @@ class Ground(NamedTuple):
     Attributes:
         losses: of points and tasks.
         sample: n tasks by a generator.
-        low, high: corners of the box of starts.
+        box: of the starts, two corners.
         rate, inner: alpha and K.
         steps: meta-steps.
     """
 
     losses: Callable[[Tensor, Any], Tensor]
     sample: Callable[[int, Generator], Any]
-    low: tuple[float, float]
-    high: tuple[float, float]
+    box: tuple[tuple[float, float], tuple[float, float]]
     rate: float
     inner: int
     steps: int
 
     def starts(self, n: int, m: int, draws: Generator) -> Tensor:
         """Points of W, [n, m, 2]."""
-        low, high = torch.tensor(self.low), torch.tensor(self.high)
+        low, high = torch.tensor(self.box)
         return low + (high - low) * torch.rand(n, m, 2, generator=draws)
 
 
@@ -184,9 +187,9 @@ def ground(run: Run, name: str) -> Ground:
     s: Settings = run.settings
     if name == "valley":
         sizes = 0.02, s.valley_inner, s.valley_steps
-        return Ground(valley, sample_valley, *STARTS[name], *sizes)
+        return Ground(valley, sample_valley, STARTS[name], *sizes)
     sizes = 0.1, s.mountain_inner, s.mountain_steps
-    return Ground(mountains, sample_mountains, *STARTS[name], *sizes)
+    return Ground(mountains, sample_mountains, STARTS[name], *sizes)
 
 
 def warped_slope(
@@ -213,7 +216,8 @@ def ground_loop(run: Run, name: str, omega: Any, objective: str) -> Loop:
             theta = theta.requires_grad_()
             theta = theta - field.rate * warped_slope(field, omega, theta, tasks)
             theta = theta.detach()
-        theta = torch.cat(path, 1).detach()  # [tasks, starts x iterates, 2]
+        some = torch.randperm(len(path), generator=draws)[: s.kept].tolist()
+        theta = torch.cat([path[k] for k in some], 1).detach()
         if objective == "10":
             theta = omega.inverse(omega(theta).detach())
         theta = theta if theta.requires_grad else theta.requires_grad_()
@@ -221,7 +225,7 @@ def ground_loop(run: Run, name: str, omega: Any, objective: str) -> Loop:
         losses = field.losses(omega(theta - field.rate * gradient), tasks)
         loss = losses[losses.isfinite()].mean()
         adam.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
         return {"loss": loss}
 
@@ -238,6 +242,11 @@ def train_ground(run: Run, name: str, objective: str, omega: Any = None) -> Any:
     title = f"{name} {kind} {objective}"
     fit(loop, steps, folder=run.folder, name=title, every=100)
     return omega
+
+
+MOST = 100.0  # loss: what diverged counts as this
+MOMENTUM = 0.9
+RATES = (0.5, 1.0, 2.0, 5.0)  # times alpha, for plain descent and momentum
 
 
 class Trial(NamedTuple):
@@ -266,14 +275,11 @@ def roll(
         theta = theta.detach().requires_grad_()
         losses.append(test.field.losses(omega(theta), test.tasks).detach()[:, 0])
         if k < steps:
-            speed = momentum * speed + warped_slope(test.field, omega, theta, test.tasks)
+            speed = momentum * speed + warped_slope(
+                test.field, omega, theta, test.tasks
+            )
             theta = theta - rate * speed
     return torch.stack(losses, 1).nan_to_num(MOST, MOST).clamp(max=MOST)
-
-
-MOST = 100.0  # loss: what diverged counts as this
-MOMENTUM = 0.9
-RATES = (0.5, 1.0, 2.0, 5.0)  # times alpha, for plain descent and momentum
 
 
 def plain(run: Run, name: str, steps: int, momentum: float = 0.0) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from iclrtut.chapters.warped_gradients.method import need
+from iclrtut.train import seeded
 
 # Where starts lie: two corners of a box in W.
 STARTS = {
@@ -124,15 +125,12 @@ def sample_mountains(n: int, generator: Generator) -> Tensor:
 class _Affine(nn.Module):
     """Log-scale and shift of one coordinate, given the other; at first 0 and 0."""
 
-    def __init__(self, hidden: int, draws: Generator) -> None:
+    def __init__(self, hidden: int) -> None:
         super().__init__()
         self.inside, self.outside = nn.Linear(1, hidden), nn.Linear(hidden, 2)
         self.constant = nn.Parameter(torch.zeros(()))
-        with torch.no_grad():
-            for p in self.inside.parameters():
-                p.copy_(2 * torch.rand(p.shape, generator=draws) - 1)
-            for p in self.outside.parameters():
-                p.zero_()
+        for p in self.outside.parameters():
+            nn.init.zeros_(p)
 
     def forward(self, given: Tensor, strength: float) -> tuple[Tensor, Tensor]:
         s, t = self.outside(self.inside(given[..., None]).tanh()).unbind(-1)
@@ -158,8 +156,8 @@ class Coupling(nn.Module):
         super().__init__()
         whole = isinstance(hidden, int) and hidden > 0
         need(whole, f"hidden is {hidden!r}: give a whole number of units from 1 on.")
-        draws = Generator().manual_seed(seed)
-        self.first, self.second = _Affine(hidden, draws), _Affine(hidden, draws)
+        with seeded(seed):
+            self.first, self.second = _Affine(hidden), _Affine(hidden)
 
     def forward(self, points: Tensor, strength: float = 1.0) -> Tensor:
         """gamma = Omega(theta).

@@ -58,7 +58,8 @@ class Learner(nn.Module):
         first, second = warps[: self.layers], warps[self.layers :]
         x = bend(torch.baddbmm(b1, x, W1), first).relu()
         x = bend(torch.baddbmm(b2, x, W2), second).relu()
-        return torch.baddbmm(b3, x, W3)
+        predicted: Tensor = torch.baddbmm(b3, x, W3)
+        return predicted
 
     def draw(self, n: int, points: int, draws: Generator) -> tuple[Task, Task]:
         """Two batches of n fresh tasks."""
@@ -66,13 +67,13 @@ class Learner(nn.Module):
 
     def losses(self, theta: Tensor, task: Task) -> Tensor:
         """The mean squared error of each task, [n]."""
-        error = self(theta, task.inputs) - task.targets
+        error: Tensor = self(theta, task.inputs) - task.targets
         return error.square().mean((1, 2))
 
 
 def parts(flat: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
     """Weights [..., weights] as matrices, [..., rows, columns] each."""
-    pieces = flat.split([prod(shape) for shape in shapes], -1)
+    pieces = torch.split(flat, [prod(shape) for shape in shapes], -1)
     pairs = zip(pieces, shapes, strict=True)
     return [piece.unflatten(-1, shape) for piece, shape in pairs]
 
@@ -109,7 +110,8 @@ def slope(
     total = learner.losses(theta, task).sum()
     (found,) = torch.autograd.grad(total, theta, create_graph=graph)
     length = found.detach().norm(dim=1, keepdim=True)
-    return found * (clip / length).clamp(max=1)
+    cut: Tensor = found * (clip / length).clamp(max=1)
+    return cut
 
 
 def loose(theta: Tensor) -> Tensor:

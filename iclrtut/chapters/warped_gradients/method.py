@@ -88,7 +88,7 @@ def split(net: nn.Module) -> tuple[Weights, Weights]:
             "track_running_stats=False.",
         )
     free = {name: p for name, p in net.named_parameters() if p.requires_grad}
-    theta = {name: p for name, p in free.items() if id(p) not in marked}
+    theta: Weights = {k: p for k, p in free.items() if id(p) not in marked}
     need(bool(theta), "every layer is a warp, so a task adapts nothing: leave one out.")
     return theta, {name: p for name, p in free.items() if id(p) in marked}
 
@@ -431,4 +431,5 @@ def best_preconditioner(C: Tensor, examples: int) -> Tensor:
     need(examples >= 1, f"{examples} examples give no gradient: use 1 or more.")
     eye = torch.eye(len(C)).to(C)
     noise = (1 + 1 / examples) * C + C.trace() / examples * eye
-    return torch.linalg.solve(noise, C, left=False)
+    best: Tensor = torch.linalg.solve(noise, C, left=False)
+    return best

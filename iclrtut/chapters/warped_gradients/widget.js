@@ -8,7 +8,7 @@
 const whole = (rng, low, high) => low + Math.floor((high - low + 1) * rng.uniform());
 
 const valley = {
-  title: "valley", start: [-2.2, 1.2], steps: 30, rate: 0.02, rates: [0.005, 0.1, 0.005],
+  title: "valley", start: [-2.2, 1.2], steps: 30, rate: 0.02, rates: [0.005, 0.2, 0.005],
   levels: (_, high) => Array.from({ length: 9 }, (_, k) => high * 0.45 ** (k + 1)),
   sample: (rng) => [4 * rng.uniform() - 2, 0.3 * rng.normal()],
   lowest: ([at, e]) => [at, 0.8 * Math.sin(1.5 * at) + e],
