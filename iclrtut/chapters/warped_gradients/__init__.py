@@ -74,9 +74,9 @@ class Settings(NamedTuple):
     starts: int = 4  # a task
     kept: int = 10  # iterates of each start, drawn
     valley_inner: int = 30
-    valley_steps: int = 200
+    valley_steps: int = 150
     mountain_inner: int = 100
-    mountain_steps: int = 60
+    mountain_steps: int = 40
     judged: int = 1000  # tasks
     # Sinusoids
     width: int = 40

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from iclrtut.chapters.warped_gradients.method import Task
+from iclrtut.chapters.warped_gradients.method import Tanh, Task, Weights
 
 
 class Learner(nn.Module):
@@ -84,6 +84,22 @@ def bend(z: Tensor, warp: list[Tensor]) -> Tensor:
         return z @ warp[0] if warp else z
     T, A, B = warp
     return z @ T + (z @ A).tanh() @ B
+
+
+def as_module(net: Learner, theta: Tensor) -> tuple[nn.Module, Weights]:
+    """A learner of "tanh" warps as layers of PyTorch, and theta by their names."""
+    width = net.own[0][1]
+    layers = [nn.Linear(1, width), Tanh(width), nn.ReLU()]
+    layers += [nn.Linear(width, width), Tanh(width), nn.ReLU(), nn.Linear(width, 1)]
+    module = nn.Sequential(*layers)
+    names = [f"{i}.{name}" for i in (1, 4) for name in "TAB"]
+    for name, w in zip(names, parts(net.warp, net.shared), strict=True):
+        module.get_parameter(name).data = w.detach().clone()
+    names = [f"{i}.{name}" for i in (0, 3, 6) for name in ("weight", "bias")]
+    rows = zip(names, parts(theta, net.own), strict=True)
+    return module, {
+        name: w[:, 0] if name.endswith("bias") else w.mT for name, w in rows
+    }
 
 
 def sinusoids(n: int, points: int, draws: Generator) -> tuple[Task, Task]:

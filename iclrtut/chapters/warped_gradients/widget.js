@@ -279,7 +279,8 @@ const pair = (point) => `(${point.map((v) => short(v)).join(", ")})`;
 const lossAt = ({ losses }, n) => losses[n] ?? Infinity;
 const told = (v) => (v === Infinity ? "diverged" : v < SOLVED ? "< 0.001"
   : v > 999 ? "> 999" : Number(v.toPrecision(3)) + "");
-const solvedIn = ({ solved }) => (solved < 0 ? "never" : `${solved} step${solved === 1 ? "" : "s"}`);
+const solvedIn = ({ solved }) => (solved < 0 ? "never"
+  : `${solved} step${solved === 1 ? "" : "s"}`);
 const join = (names) => (names.length < 2 ? names.join("")
   : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`);
 
@@ -318,8 +319,9 @@ function playground() {
     point: [0, 0], rate: 0, momentum: 0.9, strength: 1, steps: 30, shown: 30,
     revealed: false, guess: null, search: "" };
   const { node: status, say } = announcer();
-  const numbers = el("div"), data = el("div"), verdict = el("p", { style: "font-weight:700" });
-  const note = el("p", { class: "help" });
+  const numbers = el("div"), data = el("div", { style: "overflow-x:auto", tabindex: 0,
+    role: "region", "aria-label": "Data of these paths" });
+  const verdict = el("p", { style: "font-weight:700" }), note = el("p", { class: "help" });
   let task = null, made = null, levels = null, timer = 0;
 
   const field = () => FIELDS[state.name];
@@ -327,7 +329,7 @@ function playground() {
   const asked = () => ({ ...state, field: field(), task, nets: nets() });
   const half = () => 1.2 * payload.starts[state.name][1][0];
 
-  // The start box of W as lines; in P they are bent.
+  // The box of starts as lines, straight where a start is given and bent by the warp.
   const lines = (map) => {
     const [[x0, y0], [x1, y1]] = payload.starts[state.name], all = [];
     const along = (low, high) => Array.from({ length: 33 }, (_, i) =>
@@ -356,11 +358,13 @@ function playground() {
 
   const frame = () => {
     made = compute(asked());
-    const { omega } = made, { loss } = field(), bent = lines(omega.inverse);
-    const inside = windowOf([...bent.flat(),
-      ...(state.space === "P" ? payload.starts[state.name] : [])]), times = half() / inside[1];
-    panes.W.frame([[0, 0], half()], (at) => loss(at, task), levels, lines((at) => at));
-    panes.P.frame(inside, (at) => loss(omega.forward(at), task), levels, bent);
+    const { omega } = made, { loss } = field(), given = lines((at) => at);
+    const bent = lines(omega.inverse), inP = state.space === "P";
+    const inside = windowOf([...bent.flat(), ...(inP ? given.flat() : [])]);
+    const times = half() / inside[1];
+    panes.W.frame([[0, 0], half()], (at) => loss(at, task), levels,
+      inP ? lines(omega.forward) : given);
+    panes.P.frame(inside, (at) => loss(omega.forward(at), task), levels, inP ? given : bent);
     panes.P.name(`P${full ? `, warp (${state.objective})` : ""}`
       + (Math.abs(times - 1) < 0.05 ? "" : `, ${short(times)}×`));
     show();
@@ -393,11 +397,14 @@ function playground() {
         (k && !open ? "?" : told(lossAt(run, k))))])));
     const won = best(runs, state.steps), lead = join(won.map((id) => LOOKS[id].name));
     const right = state.guess ? `${won.includes(state.guess) ? "Right" : "Not so"}. ` : "";
+    const rolling = open && n < state.steps;
     verdict.textContent = !open ? `Which is lowest at step ${state.steps}?`
-      : won.length ? `${right}Lowest at step ${state.steps}: ${lead}.`
-        : `${right}All have diverged.`;
+      : rolling ? `Step ${n} of ${state.steps} …`
+        : won.length ? `${right}Lowest at step ${state.steps}: ${lead}.`
+          : `${right}All have diverged.`;
     choices.style.display = open ? "none" : "";
     note.textContent = remark();
+    if (rolling) return;
     if (open) say(`${verdict.textContent} Above the lowest loss: ${words()}. ${remark()}`);
     else say(`Start ${pair(state.point)}. ${verdict.textContent}`);
   };
@@ -416,9 +423,11 @@ function playground() {
     state.shown = still.matches || !state.revealed ? state.steps : 0;
     const on = () => {
       show();
-      if (state.shown >= state.steps) return;
+      if (state.shown < state.steps) timer = setTimeout(next, 1200 / state.steps);
+    };
+    const next = () => {
       state.shown += 1;
-      timer = setTimeout(on, 1200 / state.steps);
+      on();
     };
     on();
   };
@@ -483,12 +492,13 @@ function playground() {
     for (let i = 0; i < GRID; i++) for (let j = 0; j < GRID; j++) {
       const point = [x0 + (i / (GRID - 1)) * (x1 - x0), y0 + (j / (GRID - 1)) * (y1 - y0)];
       const { runs } = compute({ ...asked(), point });
-      count += lossAt(runs[behind], state.steps) > lossAt(runs[ahead], state.steps) + SOLVED;
+      count += lossAt(runs[behind], state.steps) >= lossAt(runs[ahead], state.steps) - 1;
       const gap = short(runs[behind]) - short(runs[ahead]);
       if (gap > most) { most = gap; state.point = point; }
     }
     state.search = `${LOOKS[behind].name} is behind ${LOOKS[ahead].name} after ${state.steps} `
-      + `steps from ${count} of ${GRID * GRID} starts; ${count ? "this is the worst" : "this one is nearest to it"}.`;
+      + `steps from ${count} of ${GRID * GRID} starts; `
+      + `${count ? "this is the worst" : "this one is nearest to it"}.`;
     redo();
   };
   const off = () => {
@@ -533,7 +543,8 @@ function playground() {
   const row = (label, ...buttons) => el("div", { class: "buttons", role: "group",
     "aria-label": label, style: "align-items:center;margin:0.25rem 0" }, ...buttons);
   root.append(
-    el("div", { class: "pair", style: "column-gap:0.6rem" }, panes.W.node, panes.P.node),
+    el("div", { class: "pair", style: "column-gap:0.6rem;max-width:42rem" },
+      panes.W.node, panes.P.node),
     el("div", { style: "display:flex;flex-wrap:wrap;align-items:center;gap:0.3rem 0.75rem;"
       + "min-height:40px;margin:0.3rem 0" }, verdict, choices), note,
     numbers,
