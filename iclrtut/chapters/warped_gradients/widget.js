@@ -492,7 +492,7 @@ function playground() {
     for (let i = 0; i < GRID; i++) for (let j = 0; j < GRID; j++) {
       const point = [x0 + (i / (GRID - 1)) * (x1 - x0), y0 + (j / (GRID - 1)) * (y1 - y0)];
       const { runs } = compute({ ...asked(), point });
-      count += lossAt(runs[behind], state.steps) >= lossAt(runs[ahead], state.steps) - 1;
+      count += lossAt(runs[behind], state.steps) > lossAt(runs[ahead], state.steps) + SOLVED;
       const gap = short(runs[behind]) - short(runs[ahead]);
       if (gap > most) { most = gap; state.point = point; }
     }

@@ -506,6 +506,8 @@ def test_extremes_give_numbers_on_one_screen(theme, page, shown):
                 * e.getScreenCTM().a)"""
         )
         assert sizes and min(sizes) >= 11
+        page.locator("summary").click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
         end = page.evaluate(
             "document.querySelector('.play details').getBoundingClientRect().top"
         )
