@@ -396,6 +396,10 @@ def test_a_click_a_tap_and_keys_give_the_start(space, page, shown):
     # The other plane's places are those of the warp.
     other = page.locator(".plane svg").nth(1)
     other.click(position={"x": 60, "y": 60})
+    mark = other.locator(".start").get_attribute("transform")
+    spot = np.array(mark[len("translate(") : -1].split(","), dtype=float)
+    side = other.bounding_box()["width"]
+    assert spot == pytest.approx([12000 / side] * 2, abs=2)
     seen = call(page, "runs")["warped"]
     start = call(page, "state")["point"]
     assert seen[space][0] == pytest.approx(start, abs=1e-9)
