@@ -19,23 +19,47 @@ from collections.abc import Callable
 
 import _benchmark
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.func import vmap
 
 import iclrtut
 from iclrtut.chapters.warped_gradients import CHAPTER, experiments
 from iclrtut.chapters.warped_gradients.learners import (
     Learner,
-    as_module,
     loose,
+    parts,
     sinusoids,
     slope,
 )
-from iclrtut.chapters.warped_gradients.method import Inner, Task, fresh, warp_gradient
+from iclrtut.chapters.warped_gradients.method import (
+    Inner,
+    Setup,
+    Tanh,
+    Task,
+    Weights,
+    fresh,
+    warp_gradient,
+)
 from iclrtut.timing import alternate
 
 TASKS, ITERATES, POINTS, WIDTH, RATE, ROUNDS = 20, 50, 20, 40, 0.02, 3
 KS = (1, 5, 20, 50, 100)
+
+
+def as_module(net: Learner, theta: Tensor) -> tuple[nn.Module, Weights]:
+    """A learner of "tanh" warps as layers of PyTorch, and theta by their names."""
+    width = net.own[0][1]
+    layers = [nn.Linear(1, width), Tanh(width), nn.ReLU()]
+    layers += [nn.Linear(width, width), Tanh(width), nn.ReLU(), nn.Linear(width, 1)]
+    module = nn.Sequential(*layers)
+    names = [f"{i}.{name}" for i in (1, 4) for name in "TAB"]
+    for name, w in zip(names, parts(net.warp, net.shared), strict=True):
+        module.get_parameter(name).data = w.detach().clone()
+    names = [f"{i}.{name}" for i in (0, 3, 6) for name in ("weight", "bias")]
+    rows = zip(names, parts(theta, net.own), strict=True)
+    return module, {
+        name: w[:, 0] if name.endswith("bias") else w.mT for name, w in rows
+    }
 
 
 class Terms:
@@ -79,9 +103,9 @@ class Terms:
 
     def by_method(self) -> Tensor:
         """The same by the package's function for any module."""
-        mse = torch.nn.functional.mse_loss
+        mse = nn.functional.mse_loss
         given = self.rows, self.memory, self.train, self.other
-        _, found = warp_gradient(self.module, mse, Inner(RATE), *given)
+        _, found = warp_gradient(Setup(self.module, mse, Inner(RATE)), *given)
         return torch.cat([g.flatten() for g in found.values()])
 
     def _gradient(self, theta: Tensor, train: Task, other: Task) -> Tensor:

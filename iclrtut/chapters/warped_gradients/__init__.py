@@ -59,6 +59,16 @@ ARMS = {
 RIVALS = tuple(ARMS)[:9]  # without a meta-learned warp
 
 
+# claim -> the arms whose losses it compares, by ln(first / second)
+PAIRS = {
+    "nonlinear": ("linear", "warp"),
+    "objective": ("warp_maml", "warp"),
+    "geometry_sinusoids": ("folded", "linear"),
+    "approx": ("stop", "warp"),
+}
+MOST = 100.0  # loss: what diverged counts as this
+
+
 class Settings(NamedTuple):
     """Sizes of one profile; the defaults are `quick`."""
 

@@ -7,20 +7,17 @@ stands in `ARMS`.
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from math import log
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from iclrtut.chapters.warped_gradients import ARMS, RIVALS, Arm, Settings
-from iclrtut.chapters.warped_gradients.learners import (
-    Learner,
-    loose,
-    parts,
-    slope,
-)
+from iclrtut.chapters.warped_gradients import ARMS, MOST, PAIRS, RIVALS, Arm, Settings
+from iclrtut.chapters.warped_gradients.learners import Learner, loose, parts, slope
+from iclrtut.chapters.warped_gradients.learners import descend as downhill
 from iclrtut.chapters.warped_gradients.method import Task
 from iclrtut.claims import Measurements
 from iclrtut.run import Run
@@ -28,7 +25,6 @@ from iclrtut.timing import seconds
 from iclrtut.train import Loop, fit, linear
 
 MULTIPLES = (0.25, 0.5, 1.0, 2.0)  # of alpha, tried on validation tasks
-MOST = 100.0  # loss: what diverged counts as this
 
 
 # Training on sinusoids
@@ -42,11 +38,6 @@ def learner(run: Run, name: str) -> Any:
     if arm.rule == "meta_sgd":
         net.rate = nn.Parameter(torch.full_like(net.start, s.rate))
     return net.to(run.device)
-
-
-def rate(run: Run, net: Any) -> Any:
-    """What a task steps by: alpha, or a rate for each weight."""
-    return getattr(net, "rate", run.settings.rate)
 
 
 def draw(run: Run, net: Any, draws: Generator, n: int) -> tuple[Task, Task]:
@@ -67,12 +58,8 @@ def maml_loop(run: Run, name: str, arm: Arm | None = None, net: Any = None) -> L
         theta = net.begin(s.tasks)
         for _ in range(arm.inner):
             gradient = slope(net, theta, train, s.clip, graph)
-            theta = theta - rate(run, net) * gradient
-        loss = net.losses(theta, other).mean()
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        return {"loss": loss}
+            theta = theta - getattr(net, "rate", s.rate) * gradient
+        return downhill(adam, net.losses(theta, other).mean())
 
     return Loop(step, adam, {"model": net, "draws": draws})
 
@@ -129,14 +116,11 @@ def warp_loop(run: Run, name: str, arm: Arm | None = None, net: Any = None) -> L
         for row in ks.tolist():
             some = loose(torch.cat([path[k] for k in row]))
             gradient = slope(net, some, train, s.clip, arm.rule == "warp")
-            loss = net.losses(some - s.rate * gradient, other).mean()
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
+            told = downhill(adam, net.losses(some - s.rate * gradient, other).mean())
         pull = s.pull * adam.param_groups[0]["lr"] / arm.rates[0]
         with torch.no_grad():
             net.start += pull * (theta.mean(0) - net.start)
-        return {"loss": loss}
+        return told
 
     return Loop(step, adam, {"model": net, "draws": draws})
 
@@ -146,22 +130,12 @@ def repeated(task: Task, times: int) -> Task:
     return Task(*(torch.cat([part] * times) for part in task))
 
 
-LOOPS: Mapping[str, Callable[..., Loop]] = {
-    "maml": maml_loop,
-    "first_order": maml_loop,
-    "meta_sgd": maml_loop,
-    "reptile": path_loop,
-    "leap": path_loop,
-    "warp": warp_loop,
-    "stop": warp_loop,
-}
+PATHS = {"reptile": path_loop, "leap": path_loop, "warp": warp_loop, "stop": warp_loop}
 
 
-class Trained(NamedTuple):
-    """A learner after half of its meta-steps, and after all."""
-
-    half: Any
-    whole: Any
+def loop(run: Run, name: str, arm: Arm | None = None, net: Any = None) -> Loop:
+    """The training of an arm, as declared or changed, of its learner or another."""
+    return PATHS.get((arm or ARMS[name]).rule, maml_loop)(run, name, arm, net)
 
 
 def half(run: Run, name: str, times: float = 1.0) -> int:
@@ -169,19 +143,18 @@ def half(run: Run, name: str, times: float = 1.0) -> int:
     return max(1, round(ARMS[name].steps * run.settings.budget * times / 2))
 
 
-def train(run: Run, name: str, times: float = 1.0) -> Trained:
-    """Meta-train an arm: rates stay for half of the meta-steps, then fall to 0."""
+def train(run: Run, name: str, times: float = 1.0) -> tuple[Any, Any]:
+    """An arm after half of its meta-steps, and after all, in which rates fall to 0."""
     if ARMS[name].rule == "none":
         net = learner(run, name)
-        return Trained(net, net)
-    loop, steps = LOOPS[ARMS[name].rule](run, name), half(run, name, times)
-    kept = {"folder": run.folder, "every": run.settings.checkpoint_every}
-    title = f"{name} {times:g}"
-    fit(loop, steps, name=title, **kept)
-    net = loop.state["model"]
-    early = deepcopy(net)
-    fit(loop._replace(schedule=linear(steps)), steps, name=f"{title} slower", **kept)
-    return Trained(early, net)
+        return net, net
+    made, steps = loop(run, name), half(run, name, times)
+    fit_run = partial(fit, folder=run.folder, every=run.settings.checkpoint_every)
+    fit_run(made, steps, name=f"{name} {times:g}")
+    early, net = deepcopy(made.state["model"]), made.state["model"]
+    slower = made._replace(schedule=linear(steps))
+    fit_run(slower, steps, name=f"{name} {times:g} slower")
+    return early, net
 
 
 def fold(run: Run, net: Any) -> Any:
@@ -202,25 +175,12 @@ def fold(run: Run, net: Any) -> Any:
 # Judging on sinusoids
 
 
-class Score(NamedTuple):
-    """The loss of each test task after five steps and after all, [n] each.
-
-    Attributes:
-        few, many: at most `MOST` each.
-        multiple: of alpha, chosen on validation tasks.
-    """
-
-    few: Tensor
-    many: Tensor
-    multiple: float
-
-
 def descend(
     run: Run, net: Any, pair: tuple[Task, Task], multiple: float | Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The losses of tasks after five steps and after all, [n] each."""
+    """The losses of tasks after five steps and after all, at most `MOST`, [n] each."""
     (train, other), s = pair, run.settings
-    alpha, kept = multiple * torch.as_tensor(rate(run, net)).detach(), []
+    alpha, kept = multiple * torch.as_tensor(getattr(net, "rate", s.rate)).detach(), []
     theta = loose(net.begin(len(train.inputs)))
     for k in range(1, s.test_steps + 1):
         theta = loose(theta - alpha * slope(net, theta, train, s.clip))
@@ -230,8 +190,8 @@ def descend(
     return few, many
 
 
-def judge(run: Run, net: Any) -> Score:
-    """Losses on test tasks, at the rate that is best on validation tasks."""
+def judge(run: Run, net: Any) -> Tensor:
+    """Losses on test tasks, [n], at the rate that is best on validation tasks."""
     s: Settings = run.settings
     pair = draw(run, net, run.generator("validation", "cpu"), s.validation)
     tried = torch.tensor(MULTIPLES, device=run.device)
@@ -240,54 +200,28 @@ def judge(run: Run, net: Any) -> Score:
     _, losses = descend(run, net, several, each)
     best = MULTIPLES[int(losses.view(len(tried), -1).mean(1).argmin())]
     pair = draw(run, net, run.generator("test", "cpu"), s.test)
-    return Score(*descend(run, net, pair, best), best)
+    return descend(run, net, pair, best)[1]
 
 
-def means(scores: Mapping[str, Score]) -> dict[str, float]:
-    """The mean loss of each arm after all steps."""
-    return {name: float(score.many.mean()) for name, score in scores.items()}
+def lost(scores: Mapping[str, Tensor]) -> dict[str, int]:
+    """How many tasks of each arm diverged, of the arms in which some did."""
+    counts = {name: int((losses >= MOST).sum()) for name, losses in scores.items()}
+    return {name: n for name, n in counts.items() if n}
 
 
-def lost(scores: Mapping[str, Score]) -> dict[str, int]:
-    """How many tasks of each arm diverged."""
-    return {name: int((score.many >= MOST).sum()) for name, score in scores.items()}
+def measure(scores: Mapping[str, Tensor], claim: str) -> Measurements:
+    """A claim of `PAIRS`: ln of the mean loss of one arm over that of another."""
+    at = {name: float(scores[name].mean()) for name in PAIRS[claim]}
+    above, below = at.values()
+    return {claim: {"value": log(above / below), **at}}
 
 
-def ratio(above: float, below: float) -> float:
-    """ln(above / below)."""
-    return log(above / below)
-
-
-def measure_nonlinear(scores: Mapping[str, Score]) -> Measurements:
-    """A linear warp against a non-linear one, sinusoids."""
-    at = means(scores)
-    numbers = {name: at[name] for name in ("linear", "warp")}
-    return {"nonlinear": {"value": ratio(at["linear"], at["warp"]), **numbers}}
-
-
-def measure_rivals(scores: Mapping[str, Score]) -> Measurements:
-    """All arms without a meta-learned warp, and backpropagation, against WarpGrad."""
-    at = means(scores)
+def measure_rivals(scores: Mapping[str, Tensor]) -> Measurements:
+    """The best of all arms without a meta-learned warp, against WarpGrad."""
+    at = {name: float(scores[name].mean()) for name in (*RIVALS, "warp")}
     best = min(at[name] for name in RIVALS)
-    gone = {f"diverged_{name}": n for name, n in lost(scores).items() if n}
-    rivals = {name: at[name] for name in (*RIVALS, "warp")}
-    both = {name: at[name] for name in ("warp_maml", "warp")}
-    return {
-        "multi_shot": {"value": ratio(best, at["warp"]), **rivals, **gone},
-        "objective": {"value": ratio(at["warp_maml"], at["warp"]), **both},
-    }
-
-
-def measure_folded(scores: Mapping[str, Score]) -> Measurements:
-    """A linear warp multiplied into the weights, against the warp as it is."""
-    at = {name: means(scores)[name] for name in ("linear", "folded")}
-    return {"geometry_sinusoids": {"value": ratio(at["folded"], at["linear"]), **at}}
-
-
-def measure_approx(scores: Mapping[str, Score]) -> Measurements:
-    """The stop-gradient (12) against (11)."""
-    at = {name: means(scores)[name] for name in ("stop", "warp")}
-    return {"approx": {"value": ratio(at["stop"], at["warp"]), **at}}
+    gone = {f"diverged_{name}": n for name, n in lost(scores).items()}
+    return {"multi_shot": {"value": log(best / at["warp"]), **at, **gone}}
 
 
 # Memory and time
@@ -310,11 +244,9 @@ class Kept:
 def saved_bytes(call: Callable[[], object]) -> int:
     """The bytes that autograd saves in a call, at the worst moment of it."""
     Kept.alive = Kept.most = 0
-    hooks = torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor)
-    with hooks:
+    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
         call()
-    most: int = Kept.most
-    return most
+    return int(Kept.most)
 
 
 def measure_cost(run: Run, name: str, inner: int) -> tuple[int, float]:
@@ -322,19 +254,15 @@ def measure_cost(run: Run, name: str, inner: int) -> tuple[int, float]:
 
     Twice: first for the seconds, without the count.
     """
-    arm = ARMS[name]._replace(inner=inner)
-    step = LOOPS[arm.rule](run, name, arm).step
+    step = loop(run, name, ARMS[name]._replace(inner=inner)).step
     time = seconds(lambda: step(0))
     return saved_bytes(lambda: step(1)), time
 
 
 def measure_memory(run: Run, curves: Mapping[str, Sequence[float]]) -> Measurements:
     """How bytes grow with K, for MAML and for WarpGrad."""
-    ks = run.settings.memory
-    long = [(log(K), log(b)) for K, b in zip(ks, curves["maml"], strict=True) if K >= 5]
-    x, y = zip(*long, strict=True)
-    warp = curves["warp"]
-    return {
-        "memory_maml": {"value": float(np.polyfit(x, y, 1)[0])},
-        "memory_warp": {"value": warp[-1] / warp[0]},
-    }
+    ks, warp = np.array(run.settings.memory), curves["warp"]
+    x, y = np.log(ks)[ks >= 5], np.log(curves["maml"])[ks >= 5]
+    power = float(np.polyfit(x, y, 1)[0])
+    values = {"memory_maml": power, "memory_warp": warp[-1] / warp[0]}
+    return {claim: {"value": value} for claim, value in values.items()}

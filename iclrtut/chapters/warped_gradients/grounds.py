@@ -11,15 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from iclrtut.chapters.warped_gradients import Settings
-from iclrtut.chapters.warped_gradients.landscapes import (
-    STARTS,
-    Coupling,
-    mountains,
-    sample_mountains,
-    sample_valley,
-    valley,
-)
+from iclrtut.chapters.warped_gradients import MOST, Settings, landscapes
+from iclrtut.chapters.warped_gradients.learners import descend
 from iclrtut.chapters.warped_gradients.method import best_preconditioner
 from iclrtut.claims import Measurements
 from iclrtut.run import Run
@@ -34,7 +27,7 @@ class Regression(nn.Module):
     def __init__(self, dimensions: int, condition: float, draws: Generator) -> None:
         super().__init__()
         square = torch.randn(dimensions, dimensions, generator=draws)
-        Q = torch.linalg.qr(square).Q
+        Q: Tensor = torch.linalg.qr(square).Q
         values = torch.logspace(-log(condition, 10), 0, dimensions)
         self.A, self.root = Q @ values.diag() @ Q.T, Q @ values.sqrt().diag() @ Q.T
         self.inverse_root = Q @ values.rsqrt().diag() @ Q.T
@@ -42,14 +35,11 @@ class Regression(nn.Module):
 
     def tasks(self, n: int, draws: Generator) -> Tensor:
         """True weights whose whitened errors from 0 have covariance I, [n, d]."""
-        drawn: Tensor = torch.randn(n, len(self.A), generator=draws) @ self.inverse_root
-        return drawn
+        return torch.randn(n, len(self.A), generator=draws) @ self.inverse_root
 
     def inputs(self, n: int, examples: int, draws: Generator) -> Tensor:
         """Fresh inputs, [n, examples, d]."""
-        z = torch.randn(n, examples, len(self.A), generator=draws)
-        drawn: Tensor = z @ self.root
-        return drawn
+        return torch.randn(n, examples, len(self.A), generator=draws) @ self.root
 
 
 def residual(gamma: Tensor, truth: Tensor, x: Tensor) -> Tensor:
@@ -67,8 +57,7 @@ RATE = 0.5  # alpha of the regression
 
 def regression_loop(run: Run, made: Regression, stop: bool = False) -> Loop:
     """(11), or (12), over all iterates of plain descent in theta, gamma = S' theta."""
-    s: Settings = run.settings
-    draws = run.generator("regressions", "cpu")
+    s, draws = run.settings, run.generator("regressions", "cpu")
     adam = torch.optim.Adam([made.S], lr=0.1)
 
     def step(t: int) -> dict[str, Tensor]:
@@ -84,30 +73,24 @@ def regression_loop(run: Run, made: Regression, stop: bool = False) -> Loop:
         inside = S if stop else made.S
         gradient = pushed(theta @ inside, truth, near) @ inside.T
         ahead = (theta - RATE * gradient) @ made.S
-        loss = residual(ahead, truth, far).square().mean() / 2
-        adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        adam.step()
-        return {"loss": loss}
+        return descend(adam, residual(ahead, truth, far).square().mean() / 2)
 
-    state = {"model": made, "draws": draws}
-    return Loop(step, adam, state, cosine(s.regression_steps))
+    schedule = cosine(s.regression_steps)
+    return Loop(step, adam, {"model": made, "draws": draws}, schedule)
 
 
 def train_regression(run: Run, stop: bool = False) -> Regression:
     """A trained warp of the regression, the same task whether by (11) or by (12)."""
     s: Settings = run.settings
     made = Regression(s.dimensions, s.condition, run.generator("covariance", "cpu"))
-    name = f"regression {'12' if stop else '11'}"
-    loop = regression_loop(run, made, stop)
+    loop, name = regression_loop(run, made, stop), f"regression, stop {stop}"
     fit(loop, s.regression_steps, folder=run.folder, name=name, every=200)
     return made
 
 
 def remaining(run: Run, made: Regression, P: Tensor) -> float:
     """The loss left after all steps with one preconditioner, on fresh tasks, (5)."""
-    s: Settings = run.settings
-    draws = run.generator("regression test", "cpu")
+    s, draws = run.settings, run.generator("regression test", "cpu")
     truth = made.tasks(s.judged, draws)
     gamma = torch.zeros_like(truth)
     for _ in range(s.regression_inner):
@@ -120,22 +103,15 @@ def measure_preconditioner(run: Run, made: Regression) -> Measurements:
     """How round the ground is that the warp makes, and what is left on it."""
     s: Settings = run.settings
     P = RATE * made.S.detach().T @ made.S.detach()
-    C, plain = torch.eye(s.dimensions), {}
-    for multiple in (0.5, 1.0, 2.0, 3.0):
-        plain[multiple] = remaining(run, made, multiple * RATE * C)
+    C = torch.eye(s.dimensions)
+    plain = [remaining(run, made, c * RATE * C) for c in (0.5, 1.0, 2.0, 3.0)]
     best = best_preconditioner(C, s.examples)
     known = made.inverse_root @ best @ made.inverse_root
-    conditions = [
-        float(torch.linalg.cond(B)) for B in (made.root @ P @ made.root, made.A)
-    ]
-    numbers = {
-        "value": log(conditions[0]) / log(conditions[1]),
-        "condition": conditions[0],
-        "loss_warp": remaining(run, made, P),
-        "loss_known": remaining(run, made, known),
-        "loss_plain": min(plain.values()),
-    }
-    return {"preconditioner": numbers}
+    condition = float(torch.linalg.cond(made.root @ P @ made.root))
+    value = log(condition) / log(float(torch.linalg.cond(made.A)))
+    numbers = {"value": value, "condition": condition, "plain": min(plain)}
+    left = {"warp": remaining(run, made, P), "known": remaining(run, made, known)}
+    return {"preconditioner": numbers | left}
 
 
 # Landscapes: gamma = Omega(theta)
@@ -154,8 +130,7 @@ class Affine(nn.Module):
 
     def inverse(self, points: Tensor, strength: float = 1.0) -> Tensor:
         """theta of gamma."""
-        theta: Tensor = points @ torch.linalg.inv(self.L)
-        return theta
+        return points @ self.L.inverse()
 
 
 class Ground(NamedTuple):
@@ -185,11 +160,11 @@ class Ground(NamedTuple):
 def ground(run: Run, name: str) -> Ground:
     """The valley or the mountains, at the run's sizes."""
     s: Settings = run.settings
+    box, valley = landscapes.STARTS[name], (0.02, s.valley_inner, s.valley_steps)
     if name == "valley":
-        sizes = 0.02, s.valley_inner, s.valley_steps
-        return Ground(valley, sample_valley, STARTS[name], *sizes)
+        return Ground(landscapes.valley, landscapes.sample_valley, box, *valley)
     sizes = 0.1, s.mountain_inner, s.mountain_steps
-    return Ground(mountains, sample_mountains, STARTS[name], *sizes)
+    return Ground(landscapes.mountains, landscapes.sample_mountains, box, *sizes)
 
 
 def warped_slope(
@@ -213,38 +188,29 @@ def ground_loop(run: Run, name: str, omega: Any, objective: str) -> Loop:
         theta = omega.inverse(gamma).detach()
         for _ in range(field.inner):
             path.append(theta)
-            theta = theta.requires_grad_()
-            theta = theta - field.rate * warped_slope(field, omega, theta, tasks)
-            theta = theta.detach()
+            push = warped_slope(field, omega, theta.requires_grad_(), tasks)
+            theta = (theta - field.rate * push).detach()
         some = torch.randperm(len(path), generator=draws)[: s.kept].tolist()
-        theta = torch.cat([path[k] for k in some], 1).detach()
+        theta = torch.cat([path[k].detach() for k in some], 1).requires_grad_()
         if objective == "10":
             theta = omega.inverse(omega(theta).detach())
-        theta = theta if theta.requires_grad else theta.requires_grad_()
         gradient = warped_slope(field, omega, theta, tasks, graph=True)
         losses = field.losses(omega(theta - field.rate * gradient), tasks)
-        loss = losses[losses.isfinite()].mean()
-        adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        adam.step()
-        return {"loss": loss}
+        return descend(adam, losses[losses.isfinite()].mean())
 
     return Loop(step, adam, {"model": omega, "draws": draws}, cosine(field.steps))
 
 
 def train_ground(run: Run, name: str, objective: str, omega: Any = None) -> Any:
     """A meta-learned warp of a landscape; None for two couplings."""
-    if omega is None:
-        seed = run.generator("coupling", "cpu").initial_seed()
-        omega = Coupling(seed=seed)
+    seed = run.generator("coupling", "cpu").initial_seed()
+    omega = omega or landscapes.Coupling(seed=seed)
     loop, steps = ground_loop(run, name, omega, objective), ground(run, name).steps
-    kind = type(omega).__name__
-    title = f"{name} {kind} {objective}"
+    title = f"{name} {type(omega).__name__} {objective}"
     fit(loop, steps, folder=run.folder, name=title, every=100)
     return omega
 
 
-MOST = 100.0  # loss: what diverged counts as this
 MOMENTUM = 0.9
 RATES = (0.5, 1.0, 2.0, 5.0)  # times alpha, for plain descent and momentum
 
@@ -259,26 +225,22 @@ class Trial(NamedTuple):
 
 def trial(run: Run, name: str, use: str = "test") -> Trial:
     """Fresh tasks; `use` names the draws."""
-    s, field = run.settings, ground(run, name)
+    n, field = run.settings.judged, ground(run, name)
     draws = run.generator(f"{name} {use}", "cpu")
-    tasks = field.sample(s.judged, draws)
-    return Trial(field, tasks, field.starts(s.judged, 1, draws))
+    return Trial(field, field.sample(n, draws), field.starts(n, 1, draws))
 
 
 def roll(
     test: Trial, omega: Any, rate: float, steps: int, momentum: float = 0.0
 ) -> Tensor:
     """Losses on the way from the trial's points of W, [n, steps + 1]."""
-    theta, speed = omega.inverse(test.gamma).detach(), torch.zeros_like(test.gamma)
-    losses = []
-    for k in range(steps + 1):
+    theta, speed, losses = omega.inverse(test.gamma), torch.zeros_like(test.gamma), []
+    for _ in range(steps + 1):
         theta = theta.detach().requires_grad_()
         losses.append(test.field.losses(omega(theta), test.tasks).detach()[:, 0])
-        if k < steps:
-            speed = momentum * speed + warped_slope(
-                test.field, omega, theta, test.tasks
-            )
-            theta = theta - rate * speed
+        push = warped_slope(test.field, omega, theta, test.tasks)
+        speed = momentum * speed + push
+        theta = theta - rate * speed
     return torch.stack(losses, 1).nan_to_num(MOST, MOST).clamp(max=MOST)
 
 
@@ -303,10 +265,8 @@ def plain(run: Run, name: str, steps: int, momentum: float = 0.0) -> Tensor:
 def measure_valley(curves: Mapping[str, Tensor]) -> Measurements:
     """Losses after ten steps, and the share of starts below 0.001 after all."""
     at = {name: float(losses[:, 10].mean()) for name, losses in curves.items()}
-    solved = {
-        f"solved_{name}": float((losses[:, -1] < 1e-3).double().mean())
-        for name, losses in curves.items()
-    }
+    shares = {name: (losses[:, -1] < 1e-3).float() for name, losses in curves.items()}
+    solved = {f"solved_{name}": float(each.mean()) for name, each in shares.items()}
     value = log(at["linear"] / at["warp"])
     return {"nonlinear_valley": {"value": value, **at, **solved}}
 
@@ -331,16 +291,12 @@ def measure_mountains(run: Run, omegas: Mapping[str, Any]) -> Measurements:
     test, steps = trial(run, "mountains"), run.settings.mountain_inner
     identity, rate = Affine(), test.field.rate
     inside = test._replace(gamma=omegas["11"](test.gamma).detach())
-    arms = {
-        "warp_10": (test, omegas["10"], 0.0),
-        "warp_11": (test, omegas["11"], 0.0),
-        "plain": (test, identity, 0.0),
-        "momentum": (test, identity, MOMENTUM),
-        "warp_11_from_P": (inside, omegas["11"], 0.0),
-        "plain_from_P": (inside, identity, 0.0),
-    }
-    at = {
-        name: float(score(where, roll(where, omega, rate, steps, momentum)).mean())
-        for name, (where, omega, momentum) in arms.items()
-    }
+
+    def ends(where: Trial, omega: Any, momentum: float = 0.0) -> float:
+        return float(score(where, roll(where, omega, rate, steps, momentum)).mean())
+
+    at = {"plain": ends(test, identity), "momentum": ends(test, identity, MOMENTUM)}
+    at |= {f"warp_{name}": ends(test, omega) for name, omega in omegas.items()}
+    at |= {"warp_11_from_P": ends(inside, omegas["11"])}
+    at |= {"plain_from_P": ends(inside, identity)}
     return {"geometry_mountains": {"value": at["warp_10"] - at["plain"], **at}}

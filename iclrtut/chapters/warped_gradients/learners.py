@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
 
-from iclrtut.chapters.warped_gradients.method import Tanh, Task, Weights
+from iclrtut.chapters.warped_gradients.method import Task
 
 
 class Learner(nn.Module):
@@ -86,22 +87,6 @@ def bend(z: Tensor, warp: list[Tensor]) -> Tensor:
     return z @ T + (z @ A).tanh() @ B
 
 
-def as_module(net: Learner, theta: Tensor) -> tuple[nn.Module, Weights]:
-    """A learner of "tanh" warps as layers of PyTorch, and theta by their names."""
-    width = net.own[0][1]
-    layers = [nn.Linear(1, width), Tanh(width), nn.ReLU()]
-    layers += [nn.Linear(width, width), Tanh(width), nn.ReLU(), nn.Linear(width, 1)]
-    module = nn.Sequential(*layers)
-    names = [f"{i}.{name}" for i in (1, 4) for name in "TAB"]
-    for name, w in zip(names, parts(net.warp, net.shared), strict=True):
-        module.get_parameter(name).data = w.detach().clone()
-    names = [f"{i}.{name}" for i in (0, 3, 6) for name in ("weight", "bias")]
-    rows = zip(names, parts(theta, net.own), strict=True)
-    return module, {
-        name: w[:, 0] if name.endswith("bias") else w.mT for name, w in rows
-    }
-
-
 def sinusoids(n: int, points: int, draws: Generator) -> tuple[Task, Task]:
     """Two batches of n sines: amplitude 0.1 to 5, phase 0 to pi, x from -5 to 5."""
     amplitude = 0.1 + 4.9 * torch.rand(n, 1, 1, generator=draws)
@@ -133,3 +118,11 @@ def slope(
 def loose(theta: Tensor) -> Tensor:
     """The same weights, without a memory of where they came from."""
     return theta.detach().requires_grad_()
+
+
+def descend(optimizer: Optimizer, loss: Tensor) -> dict[str, Tensor]:
+    """One step of an optimiser down a loss, which is returned by name."""
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return {"loss": loss.detach()}

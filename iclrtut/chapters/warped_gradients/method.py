@@ -5,18 +5,19 @@ Flennerhag and others, ICLR 2020. Numbers in brackets are equations of the chapt
 sampler of tasks and a loss, and get meta-learned warps and a model for a new task:
 
     net = nn.Sequential(nn.Linear(1, 40), Tanh(40), nn.ReLU(), nn.Linear(40, 1))
-    inner = Inner(rate=0.02)
-    learn(net, sample, loss, inner, steps=50)  # sample(generator) -> inputs, targets
-    adapted = adapt(net, *sample(generator), loss, inner, steps=100)
+    how = Setup(net, nn.functional.mse_loss, Inner(rate=0.02))
+    learn(how, sample, steps=50)  # sample(generator) -> inputs, targets
+    adapted = adapt(how, *sample(generator), steps=100)
 """
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from math import isfinite
 from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.func import functional_call, grad, jvp, vmap
+from torch.func import functional_call, grad, grad_and_value, jvp, vmap
 
 from iclrtut.errors import BadRequest
 
@@ -59,6 +60,10 @@ class Tanh(Warp):
         return z @ self.T + (z @ self.A).tanh() @ self.B
 
 
+def _warps(module: nn.Module) -> bool:
+    return isinstance(module, Warp)
+
+
 def split(net: nn.Module) -> tuple[Weights, Weights]:
     """What a task adapts and what is shared, theta and phi, by name.
 
@@ -66,31 +71,20 @@ def split(net: nn.Module) -> tuple[Weights, Weights]:
         BadRequest: no layer is a warp, all are, one shares weights with the rest, or
             the network keeps running statistics.
     """
-    marked = {
-        id(p) for m in net.modules() if isinstance(m, Warp) for p in m.parameters()
-    }
-    inside = {
-        f"{name}.{key}" if name else key
-        for name, m in net.named_modules(remove_duplicate=False)
-        if isinstance(m, Warp)
-        for key, _ in m.named_parameters(remove_duplicate=False)
-    }
+    marked = {id(p) for m in net.modules() if _warps(m) for p in m.parameters()}
+    modules = list(net.named_modules(remove_duplicate=False))
+    inside = tuple(f"{name}." if name else "" for name, m in modules if _warps(m))
     need(bool(marked), "the network has no warp layer: wrap one in Warp(...).")
     for name, p in net.named_parameters(remove_duplicate=False):
-        need(
-            id(p) not in marked or name in inside,
-            f"{name} is a weight of a warp, too: give the warp weights of its own.",
-        )
-    for name, m in net.named_modules():
-        need(
-            getattr(m, "running_mean", None) is None,
-            f"{name} keeps running statistics, which tasks would share: make it with "
-            "track_running_stats=False.",
-        )
-    free = {name: p for name, p in net.named_parameters() if p.requires_grad}
-    theta: Weights = {k: p for k, p in free.items() if id(p) not in marked}
+        own = id(p) not in marked or name.startswith(inside)
+        need(own, f"{name} is a weight of a warp, too: give the warp its own.")
+    for name, m in modules:
+        free = getattr(m, "running_mean", None) is None
+        need(free, f"{name} keeps statistics: make it with track_running_stats=False.")
+    every = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    theta: Weights = {k: p for k, p in every.items() if id(p) not in marked}
     need(bool(theta), "every layer is a warp, so a task adapts nothing: leave one out.")
-    return theta, {name: p for name, p in free.items() if id(p) in marked}
+    return theta, {name: p for name, p in every.items() if id(p) in marked}
 
 
 # The optimiser of a task
@@ -120,9 +114,8 @@ class Memory(NamedTuple):
 
 def fresh(theta: Mapping[str, Tensor]) -> Memory:
     """The memory before the first step."""
-    first = next(iter(theta.values()))
     zeros = {name: torch.zeros_like(w) for name, w in theta.items()}
-    return Memory(first.new_zeros(()), zeros, zeros)
+    return Memory(next(iter(zeros.values())).new_zeros(()), zeros, zeros)
 
 
 def advance(
@@ -167,66 +160,66 @@ class Task(NamedTuple):
     targets: Tensor
 
 
+class Setup(NamedTuple):
+    """What is trained, on which loss of predictions and targets, and how.
+
+    Attributes:
+        net: has layers in `Warp`.
+        loss: a single number.
+        inner: how a task is adapted.
+        stop: whether a step counts as a constant, (12).
+    """
+
+    net: nn.Module
+    loss: Loss
+    inner: Inner
+    stop: bool = False
+
+    def of(self, phi: Weights, task: Task) -> Callable[[Weights], Tensor]:
+        """The loss of a task as a function of what it adapts."""
+
+        def value(theta: Weights) -> Tensor:
+            told = functional_call(self.net, {**theta, **phi}, (task.inputs,))
+            found = self.loss(told, task.targets)
+            need(found.shape == (), "the loss is no single number: return its mean.")
+            return found
+
+        return value
+
+
 def look_ahead(
-    net: nn.Module,
-    loss: Loss,
-    inner: Inner,
-    phi: Weights,
-    theta: Weights,
-    memory: Memory,
-    train: Task,
-    other: Task,
-    stop: bool = False,
+    how: Setup, phi: Weights, theta: Weights, memory: Memory, train: Task, other: Task
 ) -> Tensor:
     """The loss on one batch after one step on another, (11); or (12).
 
     Args:
-        net, loss, inner: what is trained, on what, and how.
+        how: the network, the loss, the optimiser.
         phi: the weights of the warps.
         theta, memory: an iterate, and what its optimiser remembers; both are held.
         train, other: the batch of the step, and that of the loss.
-        stop: whether the step counts as a constant, (12).
     """
-    still = {k: w.detach() for k, w in phi.items()} if stop else phi
-    gradient = grad(task_loss(net, loss, still, train))(theta)
-    moved, _ = advance(theta, gradient, memory, inner)
-    return task_loss(net, loss, phi, other)(moved)
-
-
-def task_loss(
-    net: nn.Module, loss: Loss, phi: Weights, task: Task
-) -> Callable[[Weights], Tensor]:
-    """The loss of a task as a function of what it adapts."""
-    return lambda theta: loss(
-        functional_call(net, {**theta, **phi}, (task.inputs,)), task.targets
-    )
+    still = {k: w.detach() for k, w in phi.items()} if how.stop else phi
+    gradient = grad(how.of(still, train))(theta)
+    moved, _ = advance(theta, gradient, memory, how.inner)
+    return how.of(phi, other)(moved)
 
 
 def warp_gradient(
-    net: nn.Module,
-    loss: Loss,
-    inner: Inner,
-    thetas: Weights,
-    memories: Memory,
-    train: Task,
-    other: Task,
-    stop: bool = False,
+    how: Setup, thetas: Weights, memories: Memory, train: Task, other: Task
 ) -> tuple[Tensor, Weights]:
     """The mean of (11) over many iterates of many tasks at once, and its gradient.
 
     Args:
-        net: its warps are where the gradient is taken.
-        loss, inner: as in `look_ahead`.
+        how: the gradient is taken in its network's warps.
         thetas, memories, train, other: one entry an iterate, in the first dimension.
-        stop: as in `look_ahead`.
 
     Returns:
         The mean, and its gradient by the name of a warp's weight.
     """
-    phi = split(net)[1]
+    phi = split(how.net)[1]
 
-    def one(theta: Weights, memory: Memory, train: Task, other: Task) -> Tensor:
-        return look_ahead(net, loss, inner, phi, theta, memory, train, other, stop)
+    def one(*at: Any) -> Tensor:
+        return look_ahead(how, phi, *at)
 
     each = vmap(one, randomness="different")(thetas, memories, train, other)
     gradients = torch.autograd.grad(each.mean(), list(phi.values()))
@@ -237,10 +230,8 @@ def warp_gradient(
 
 
 def learn(
-    net: nn.Module,
+    how: Setup,
     sample: Sample,
-    loss: Loss,
-    inner: Inner,
     *,
     steps: int,
     meta_steps: int = 100,
@@ -248,7 +239,6 @@ def learn(
     rate: float = 2e-3,
     pull: float = 0.3,
     seed: int = 0,
-    stop: bool = False,
 ) -> list[float]:
     """Meta-learn a network's warps by (11), and its start by Reptile, in place.
 
@@ -257,16 +247,13 @@ def learn(
     half.
 
     Args:
-        net: has layers in `Warp`; all else is adapted.
+        how: the network, the loss, the optimiser; what is in no `Warp` is adapted.
         sample: draws a task, its inputs and targets, one entry an example.
-        loss: of predictions and targets, a single number.
-        inner: how a task is adapted.
         steps: of a task.
         meta_steps, tasks: how often, on how many tasks each.
         rate: of Adam on the warps.
         pull: how far the start moves to the mean of the adapted weights.
         seed: of the tasks.
-        stop: whether to train by (12).
 
     Returns:
         The loss (11) of each meta-step.
@@ -276,8 +263,8 @@ def learn(
             that is no single number, or not finite; an optimiser, rate or number of
             steps that makes no sense.
     """
-    theta, phi = split(net)
-    _checked(inner, steps)
+    theta, phi = split(how.net)
+    _checked(how.inner, steps)
     need(meta_steps >= 1 and tasks >= 1, "give 1 meta-step and 1 task or more.")
     draws, adam = Generator().manual_seed(seed), torch.optim.Adam(phi.values(), lr=rate)
     history = []
@@ -285,12 +272,10 @@ def learn(
         train, other = _halves([sample(draws) for _ in range(tasks)])
         kept = torch.randperm(steps, generator=draws)[:10].tolist()
         start = {k: w.detach().expand(tasks, *w.shape) for k, w in theta.items()}
-        path, end = _descend(net, loss, inner, start, train, steps, kept)
+        path, end = _descend(how, start, train, steps, kept)
         losses = []
         for iterate in path:
-            value, gradient = warp_gradient(
-                net, loss, inner, *iterate, train, other, stop
-            )
+            value, gradient = warp_gradient(how, *iterate, train, other)
             for name, w in phi.items():
                 w.grad = gradient[name]
             adam.step()
@@ -302,31 +287,23 @@ def learn(
     return history
 
 
-def adapt(
-    net: nn.Module,
-    inputs: Tensor,
-    targets: Tensor,
-    loss: Loss,
-    inner: Inner,
-    *,
-    steps: int,
-) -> nn.Module:
+def adapt(how: Setup, inputs: Tensor, targets: Tensor, *, steps: int) -> nn.Module:
     """A copy of a network, adapted to one task; its warps are those of the network.
 
     Args:
-        net, loss, inner: as in `learn`.
+        how: as in `learn`.
         inputs, targets: all examples of the task.
         steps: how many.
 
     Raises:
         BadRequest: as in `learn`.
     """
-    adapted = deepcopy(net)
+    adapted = deepcopy(how.net)
     theta, _ = split(adapted)
-    _checked(inner, steps)
+    _checked(how.inner, steps)
     task = Task(inputs[None], targets[None])
     start = {k: w.detach()[None] for k, w in theta.items()}
-    _, end = _descend(adapted, loss, inner, start, task, steps, [])
+    _, end = _descend(how, start, task, steps, [])
     with torch.no_grad():
         for name, w in theta.items():
             w.copy_(end[name][0])
@@ -340,43 +317,28 @@ def _halves(drawn: list[tuple[Tensor, Tensor]]) -> tuple[Task, Task]:
     half = sizes.pop() // 2
     need(half >= 1, "a task has one example: (11) needs two or more, in two batches.")
     inputs, targets = (torch.stack(part) for part in zip(*drawn, strict=True))
-    first, second = (slice(0, half), slice(half, None))
-    return Task(inputs[:, first], targets[:, first]), Task(
-        inputs[:, second], targets[:, second]
-    )
+    first, second = slice(0, half), slice(half, None)
+    train = Task(inputs[:, first], targets[:, first])
+    return train, Task(inputs[:, second], targets[:, second])
 
 
 def _descend(
-    net: nn.Module,
-    loss: Loss,
-    inner: Inner,
-    theta: Weights,
-    train: Task,
-    steps: int,
-    kept: list[int],
+    how: Setup, theta: Weights, train: Task, steps: int, kept: list[int]
 ) -> tuple[list[tuple[Weights, Memory]], Weights]:
     """The iterates of these steps, and the weights after all, for all tasks at once."""
-    phi = {k: w.detach() for k, w in split(net)[1].items()}
+    phi = {k: w.detach() for k, w in split(how.net)[1].items()}
 
     def one(theta: Weights, memory: Memory, task: Task) -> Any:
-        value = task_loss(net, loss, phi, task)
-        need(
-            value(theta).shape == (),
-            "the loss is no single number: return its mean over examples.",
-        )
-        gradient = grad(value)(theta)
-        return value(theta), advance(theta, gradient, memory, inner)
+        gradient, value = grad_and_value(how.of(phi, task))(theta)
+        return value, advance(theta, gradient, memory, how.inner)
 
     memory, path = vmap(fresh)(theta), {}
     for k in range(steps):
         if k in kept:
             path[k] = theta, memory
         value, (theta, memory) = vmap(one, randomness="different")(theta, memory, train)
-        need(
-            bool(value.isfinite().all()),
-            f"the loss of a task is {float(value.sum())} at step {k}: lower the rate, "
-            "or look at its examples.",
-        )
+        whole = float(value.sum())
+        need(isfinite(whole), f"a task's loss is {whole} at step {k}: lower the rate.")
     return [path[k] for k in kept], theta
 
 

@@ -103,8 +103,8 @@ def tied():
     [
         (nn.Linear(2, 1), "no warp layer"),
         (method.Warp(nn.Linear(2, 1)), "every layer is a warp"),
-        (shared(), "weights of its own"),
-        (tied(), "weights of its own"),
+        (shared(), "give the warp its own"),
+        (tied(), "give the warp its own"),
         (
             nn.Sequential(nn.BatchNorm1d(2), method.Warp(nn.Linear(2, 1))),
             "track_running_stats=False",
@@ -141,7 +141,7 @@ def test_steps_are_those_of_torch(kind):
 @by_kind
 def test_an_adapted_network_is_as_if_torch_had_adapted_it(kind):
     net, twin, (x, y) = network(), network(), sample(draws(1))
-    adapted = method.adapt(net, x, y, MSE, INNERS[kind], steps=7)
+    adapted = method.adapt(method.Setup(net, MSE, INNERS[kind]), x, y, steps=7)
     theirs = OPTIMISERS[kind](method.split(twin)[0].values())
     for _ in range(7):
         theirs.zero_grad()
@@ -219,9 +219,8 @@ def test_the_gradient_of_the_objective_is_the_loops(kind, stop):
     net, n = network(), 3
     rows, memory = iterates(net, n, kind)
     train, other = batches(n), batches(n, 50)
-    mean, found = method.warp_gradient(
-        net, MSE, INNERS[kind], rows, memory, train, other, stop
-    )
+    how = method.Setup(net, MSE, INNERS[kind], stop)
+    mean, found = method.warp_gradient(how, rows, memory, train, other)
     each = []
     for i in range(n):
         theta, m, v = (
@@ -239,9 +238,10 @@ def test_the_gradient_of_the_objective_is_the_loops(kind, stop):
 def test_stopping_changes_the_gradient_and_not_the_value():
     net = network()
     rows, memory = iterates(net, 2, "sgd")
+    pair = batches(2), batches(2, 50)
     told = [
         method.warp_gradient(
-            net, MSE, INNERS["sgd"], rows, memory, batches(2), batches(2, 50), stop
+            method.Setup(net, MSE, INNERS["sgd"], stop), rows, memory, *pair
         )
         for stop in (False, True)
     ]
@@ -255,9 +255,8 @@ def test_a_weight_without_a_gradient_leaves_adams_derivative_finite():
     net[1].T.data[0] = net[1].A.data[0] = 0
     rows = {k: w.detach()[None] for k, w in method.split(net)[0].items()}
     memory = torch.func.vmap(method.fresh)(rows)
-    _, found = method.warp_gradient(
-        net, MSE, INNERS["adam"], rows, memory, batches(1), batches(1, 50)
-    )
+    how = method.Setup(net, MSE, INNERS["adam"])
+    _, found = method.warp_gradient(how, rows, memory, batches(1), batches(1, 50))
     assert all(w.isfinite().all() for w in found.values())
 
 
@@ -265,27 +264,26 @@ def test_a_weight_without_a_gradient_leaves_adams_derivative_finite():
 
 
 def test_learning_lowers_the_loss_after_adaptation():
-    def after(net):
+    def after(how):
         tasks = [sample(draws(900 + i)) for i in range(20)]
         fits = [
-            MSE(method.adapt(net, x[:4], y[:4], MSE, inner, steps=3)(x[4:]), y[4:])
+            MSE(method.adapt(how, x[:4], y[:4], steps=3)(x[4:]), y[4:])
             for x, y in tasks
         ]
         return float(sum(fits).detach()) / len(fits)
 
-    net, inner = network(), method.Inner(0.05)
-    before = after(net)
-    history = method.learn(
-        net, sample, MSE, inner, steps=3, meta_steps=40, tasks=8, rate=1e-2
-    )
-    assert len(history) == 40 and after(net) < 0.7 * before
+    how = method.Setup(network(), MSE, method.Inner(0.05))
+    before = after(how)
+    history = method.learn(how, sample, steps=3, meta_steps=40, tasks=8, rate=1e-2)
+    assert len(history) == 40 and after(how) < 0.7 * before
 
 
 def test_learning_runs_repeat_and_heed_their_arguments():
-    def learned(**changed):
+    def learned(stop=False, **changed):
         net = network()
         sizes = {"steps": 3, "meta_steps": 2, "tasks": 3} | changed
-        method.learn(net, sample, MSE, method.Inner(0.05), **sizes)
+        how = method.Setup(net, MSE, method.Inner(0.05), stop)
+        method.learn(how, sample, **sizes)
         return torch.cat([p.detach().flatten() for p in net.parameters()])
 
     same = learned()
@@ -298,11 +296,11 @@ def test_learning_runs_repeat_and_heed_their_arguments():
 def test_one_meta_step_is_reptile_and_adam():
     net, twin, inner = network(), network(), method.Inner(0.05)
     fixed = sample(draws(5))
-    method.learn(
-        net, lambda _: fixed, MSE, inner, steps=1, meta_steps=1, tasks=2, pull=0.25
-    )
+    how, other = (method.Setup(each, MSE, inner) for each in (net, twin))
+    sizes = {"steps": 1, "meta_steps": 1, "tasks": 2}
+    method.learn(how, lambda _: fixed, pull=0.25, **sizes)
     x, y = fixed
-    end = method.adapt(twin, x[:4], y[:4], MSE, inner, steps=1)
+    end = method.adapt(other, x[:4], y[:4], steps=1)
     theta, start = method.split(net)[0], method.split(twin)[0]
     for name, w in method.split(end)[0].items():
         right = start[name] + 0.25 * (w - start[name])
@@ -312,7 +310,7 @@ def test_one_meta_step_is_reptile_and_adam():
     first, last = (
         method.Task(x[None, cut], y[None, cut]) for cut in (slice(0, 4), slice(4, None))
     )
-    _, g = method.warp_gradient(twin, MSE, inner, rows, memory, first, last)
+    _, g = method.warp_gradient(other, rows, memory, first, last)
     phi, before = method.split(net)[1], method.split(twin)[1]
     for name, w in phi.items():
         change = w - before[name]
@@ -324,14 +322,13 @@ def test_at_most_ten_iterates_are_kept_and_they_differ(monkeypatch):
     seen = []
     real = method.warp_gradient
 
-    def spy(net, loss, inner, thetas, *rest):
+    def spy(how, thetas, *rest):
         seen.append(thetas["0.weight"].clone())
-        return real(net, loss, inner, thetas, *rest)
+        return real(how, thetas, *rest)
 
     monkeypatch.setattr(method, "warp_gradient", spy)
-    method.learn(
-        network(), sample, MSE, method.Inner(0.05), steps=25, meta_steps=1, tasks=2
-    )
+    how = method.Setup(network(), MSE, method.Inner(0.05))
+    method.learn(how, sample, steps=25, meta_steps=1, tasks=2)
     assert len(seen) == 10
     assert len({tuple(w.flatten().tolist()) for w in seen}) == 10
 
@@ -341,9 +338,8 @@ def test_dropout_in_a_task_is_allowed():
         nn.Linear(2, 4), nn.Dropout(0.5), method.Tanh(4), nn.Linear(4, 1)
     )
     net = net.double()
-    history = method.learn(
-        net, sample, MSE, method.Inner(0.01), steps=2, meta_steps=1, tasks=2
-    )
+    how = method.Setup(net, MSE, method.Inner(0.01))
+    history = method.learn(how, sample, steps=2, meta_steps=1, tasks=2)
     assert math.isfinite(history[0])
 
 
@@ -362,7 +358,7 @@ def nan_loss(prediction, targets):
         ({"meta_steps": 0}, "1 meta-step and 1 task"),
         ({"tasks": 0}, "1 meta-step and 1 task"),
         ({"sample": partial(sample, examples=1)}, "one example"),
-        ({"loss": nan_loss}, "the loss of a task is nan at step 0"),
+        ({"loss": nan_loss}, "a task's loss is nan at step 0"),
         ({"loss": lambda p, y: (p - y).square()}, "no single number"),
         ({"inner": method.Inner(1e5), "steps": 60}, "lower the rate"),
     ],
@@ -372,25 +368,23 @@ def test_what_cannot_be_learned_gets_one_sentence(changed, why):
         "sample": sample, "loss": MSE, "inner": method.Inner(0.1), "steps": 2,
         "meta_steps": 1, "tasks": 2,
     } | changed  # fmt: skip
-    net = arguments.pop("net", None) or network()
-    positional = [arguments.pop(name) for name in ("sample", "loss", "inner")]
+    task = arguments.pop("sample")
+    setup = [arguments.pop(name) for name in ("loss", "inner")]
     with pytest.raises(BadRequest, match=why) as told:
-        method.learn(net, *positional, **arguments)
+        method.learn(method.Setup(network(), *setup), task, **arguments)
     assert "\n" not in str(told.value)
 
 
 def test_tasks_of_different_sizes_get_one_sentence():
-    sizes = iter([4, 6, 4, 6])
+    sizes, how = iter([4, 6]), method.Setup(network(), MSE, method.Inner(0.1))
     with pytest.raises(BadRequest, match=r"\[4, 6\] examples"):
-        method.learn(
-            network(), lambda g: sample(g, next(sizes)), MSE, method.Inner(0.1),
-            steps=2, tasks=2,
-        )  # fmt: skip
+        method.learn(how, lambda g: sample(g, next(sizes)), steps=2, tasks=2)
 
 
 def test_adapting_needs_no_second_batch():
     x, y = sample(draws(), 1)
-    assert method.adapt(network(), x, y, MSE, method.Inner(0.01), steps=2)(x).shape
+    how = method.Setup(network(), MSE, method.Inner(0.01))
+    assert method.adapt(how, x, y, steps=2)(x).shape == (1, 1)
 
 
 @settings(max_examples=25, deadline=None)
@@ -405,9 +399,8 @@ def test_any_settings_learn_or_get_one_sentence(kind, rate, beta, steps, example
     net, inner = network(), method.Inner(rate, kind, beta)
     task = partial(sample, examples=examples)
     try:
-        history = method.learn(
-            net, task, MSE, inner, steps=steps, meta_steps=1, tasks=1
-        )
+        how = method.Setup(net, MSE, inner)
+        history = method.learn(how, task, steps=steps, meta_steps=1, tasks=1)
     except BadRequest as told:
         assert str(told).strip() and "\n" not in str(told)
     else:
