@@ -140,7 +140,8 @@ def loop(run: Run, name: str, arm: Arm | None = None, net: Any = None) -> Loop:
 
 def half(run: Run, name: str, times: float = 1.0) -> int:
     """Half of the meta-steps of an arm."""
-    return max(1, round(ARMS[name].steps * run.settings.budget * times / 2))
+    s: Settings = run.settings
+    return max(1, round(ARMS[name].steps * s.budget * times / 2))
 
 
 def train(run: Run, name: str, times: float = 1.0) -> tuple[Any, Any]:
@@ -246,7 +247,7 @@ def saved_bytes(call: Callable[[], object]) -> int:
     Kept.alive = Kept.most = 0
     with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
         call()
-    return int(Kept.most)
+    return Kept.most
 
 
 def measure_cost(run: Run, name: str, inner: int) -> tuple[int, float]:

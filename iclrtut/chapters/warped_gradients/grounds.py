@@ -153,7 +153,7 @@ class Ground(NamedTuple):
 
     def starts(self, n: int, m: int, draws: Generator) -> Tensor:
         """Points of W, [n, m, 2]."""
-        low, high = torch.tensor(self.box)
+        low, high = map(torch.tensor, self.box)
         return low + (high - low) * torch.rand(n, m, 2, generator=draws)
 
 
@@ -172,8 +172,7 @@ def warped_slope(
 ) -> Tensor:
     """J' grad L, the gradient of the loss with respect to theta."""
     total = field.losses(omega(theta), tasks).sum()
-    (found,) = torch.autograd.grad(total, theta, create_graph=graph)
-    return found
+    return torch.autograd.grad(total, theta, create_graph=graph)[0]
 
 
 def ground_loop(run: Run, name: str, omega: Any, objective: str) -> Loop:

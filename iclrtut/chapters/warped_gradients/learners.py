@@ -76,7 +76,7 @@ def parts(flat: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
     """Weights [..., weights] as matrices, [..., rows, columns] each."""
     pieces = torch.split(flat, [prod(shape) for shape in shapes], -1)
     pairs = zip(pieces, shapes, strict=True)
-    return [piece.unflatten(-1, shape) for piece, shape in pairs]
+    return [piece.reshape(*flat.shape[:-1], *shape) for piece, shape in pairs]
 
 
 def bend(z: Tensor, warp: list[Tensor]) -> Tensor:
