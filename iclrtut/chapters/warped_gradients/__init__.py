@@ -84,10 +84,10 @@ class Settings(NamedTuple):
     starts: int = 4  # a task
     kept: int = 10  # iterates of each start, drawn
     valley_inner: int = 30
-    valley_steps: int = 150
+    valley_steps: int = 120
     mountain_inner: int = 100
-    mountain_steps: int = 40
-    judged: int = 1000  # tasks
+    mountain_steps: int = 25
+    judged: int = 600  # tasks
     # Sinusoids
     width: int = 40
     tasks: int = 20  # of a meta-step
@@ -98,8 +98,8 @@ class Settings(NamedTuple):
     iterates: int = 2  # a step of phi, for each task
     pull: float = 0.3  # of Reptile, where warps are learned
     budget: float = 1.0  # of the arms' meta-steps
-    validation: int = 25  # tasks that choose the test rate
-    test: int = 100  # tasks
+    validation: int = 15  # tasks that choose the test rate
+    test: int = 80  # tasks
     test_steps: int = 100
     memory: tuple[int, ...] = (1, 5, 20, 50, 100)  # K
     # Characters, `full` alone
